@@ -1,0 +1,297 @@
+"""`cm3leon data`: build the corpus, check captioned pictures."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from cm3leon.corpus.build import Built
+    from cm3leon.data.picture_report import Report
+
+app = App(name="data", help="Build a corpus, check captioned pictures.")
+
+_NAMES_SHOWN = 20
+
+
+@app.command
+def build(
+    folder: Path,
+    /,
+    *,
+    share_alike: Annotated[bool, Parameter(negative="")] = False,
+    only: str | None = None,
+    limit: int | None = None,
+    cache: Path | None = None,
+) -> None:
+    """Build the corpus of captioned free pictures into a folder.
+
+    Pictures come from pinned packages of npm and Debian, which are fetched with npm
+    and apt-get and not installed. By default only pictures whose licence asks for
+    attribution at most. A build that was stopped goes on where it was.
+
+    Examples:
+    `cm3leon data build corpus`
+
+    `cm3leon data build corpus --only npm`
+
+    `cm3leon data build corpus --only twemoji,noto --limit 100`
+
+    `cm3leon data build corpus --share-alike --cache archives`
+
+    Parameters
+    ----------
+    folder
+        Where to; about 700 MB with the archives.
+    share_alike
+        Add pictures under share-alike licences and the GPL.
+    only
+        Sources with commas between, or npm for all that need no Debian package.
+    limit
+        About the most pictures of each source.
+    cache
+        Where archives are kept; FOLDER/archives if not given.
+    """
+    from cm3leon.corpus.build import build as build_corpus
+
+    with _progress() as progress:
+        built = build_corpus(
+            folder,
+            share_alike=share_alike,
+            only=only,
+            limit=limit,
+            cache=cache,
+            watch=_Bars(progress),
+        )
+    _print_built(built)
+
+
+@app.command
+def sources(*, style: Literal["table", "markdown", "notice"] = "table") -> None:
+    """Show where the corpus comes from: sources, versions, licences, authors.
+
+    Examples:
+    `cm3leon data sources`
+
+    `cm3leon data sources --style notice > NOTICE`
+
+    Parameters
+    ----------
+    style
+        As a table of all sources; or of those the shipped model was trained on, in
+        Markdown or as the text of NOTICE.
+    """
+    from cm3leon.corpus.credits import notice, shipped_table
+
+    if style == "notice":
+        print(notice(), end="")
+    elif style == "markdown":
+        print(shipped_table())
+    else:
+        _print_sources()
+
+
+@app.command
+def check(
+    path: Path,
+    /,
+    *,
+    split: str = "train",
+    image: str | None = None,
+    caption: str | None = None,
+    cache: Path | None = None,
+    json_: Annotated[bool, Parameter(name="--json", negative="")] = False,
+) -> None:
+    """Decode every picture once; count and name those that cannot be used.
+
+    Takes a corpus, a folder of pictures with metadata.jsonl or a .txt file beside
+    each, webdataset tars, or Parquet files with a picture and a text column.
+
+    Examples:
+    `cm3leon data check corpus --split val_concept`
+
+    `cm3leon data check holidays`
+
+    `cm3leon data check shards --image jpg --caption txt`
+
+    `cm3leon data check pictures.parquet --json`
+
+    Parameters
+    ----------
+    path
+        A folder or a file.
+    split
+        Which split, where there are several.
+    image
+        The column of pictures; found by its type if not given.
+    caption
+        The column of captions; found by its name if not given.
+    cache
+        Where an index of the pictures is kept; ~/.cache/cm3leon if not given.
+    json_
+        Print everything as JSON, with the name of each picture.
+    """
+    from cm3leon.data.pictures import Pictures
+
+    pictures = Pictures.open(path, split, image=image, caption=caption, cache=cache)
+    with _progress() as progress:
+        bar = progress.add_task("checking", total=len(pictures))
+        report = pictures.scan(advance=lambda: progress.advance(bar))
+    if json_:
+        print(json.dumps(report.as_dict(), indent=1, ensure_ascii=False))
+    else:
+        _print_report(report)
+
+
+@app.command
+def shards(
+    path: Path,
+    folder: Path,
+    /,
+    *,
+    tokenizers: Path,
+    split: str = "train",
+    mirror: bool = True,
+) -> None:
+    """Write captioned pictures as token shards, which training reads.
+
+    Takes whatever check can read. Pictures that cannot be used are counted, named and
+    left out. A build that was stopped goes on behind its last whole shard.
+
+    Examples:
+    `cm3leon data shards corpus shards/train --tokenizers runs/tokenizers`
+
+    `cm3leon data shards holidays shards --tokenizers runs/tokenizers --no-mirror`
+
+    Parameters
+    ----------
+    path
+        A corpus, a folder of pictures, webdataset tars or Parquet files.
+    folder
+        Where the shards go.
+    tokenizers
+        A folder with text_tokenizer.json and image_tokenizer/.
+    split
+        Which split, where there are several.
+    mirror
+        Also encode mirror images of pictures whose captions speak of no side.
+    """
+    from cm3leon.data.build import build_shards
+    from cm3leon.data.pictures import Pictures
+
+    pictures = Pictures.open(path, split)
+    with _progress() as progress:
+        task = progress.add_task("reading", total=len(pictures))
+        report = pictures.scan(lambda: progress.advance(task))
+        task = progress.add_task("encoding", total=len(pictures))
+        records = build_shards(
+            pictures,
+            folder,
+            tokenizers,
+            mirror=mirror,
+            on_progress=lambda done: progress.update(task, completed=done),
+        )
+    if report.problems:
+        _print_report(report)
+    print(f"{folder}: {records:,} records")
+
+
+class _Bars:
+    """One line for what is done now, which becomes the next when that begins."""
+
+    def __init__(self, progress: "Progress") -> None:
+        self._progress = progress
+        self._line = progress.add_task("", total=None)
+
+    def begin(self, name: str, pictures: int | None) -> None:
+        self._progress.reset(self._line, description=name, total=pictures)
+
+    def advance(self, pictures: int) -> None:
+        self._progress.advance(self._line, pictures)
+
+
+@contextmanager
+def _progress() -> Iterator["Progress"]:
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
+    console = Console(stderr=True)
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:24}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield progress
+
+
+def _print_built(built: "Built") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("split", "pictures")
+    for split, pictures in built.splits.items():
+        table.add_row(split, f"{pictures:,}")
+    table.add_section()
+    table.add_row("all", f"{built.pictures:,}")
+    console = Console()
+    console.print(table)
+    dropped = built.drawn - built.pictures
+    console.print(f"left out as near-duplicates: {dropped:,}", highlight=False)
+    print(built.folder)
+
+
+def _print_sources() -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from cm3leon.corpus.packages import PACKAGES
+    from cm3leon.corpus.sources import SOURCES
+
+    table = Table("source", "from", "package", "licence", "author", "pictures")
+    for source in SOURCES:
+        package = PACKAGES[source.package]
+        table.add_row(
+            source.name,
+            package.registry,
+            f"{package.name} {package.version}",
+            source.licence,
+            source.author,
+            "--share-alike" if source.share_alike else f"{source.pictures:,}",
+        )
+    Console().print(table)
+
+
+def _print_report(report: "Report") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("", "pictures")
+    table.add_row("good", f"{report.good:,}")
+    for kind, pictures in report.counts.items():
+        table.add_row(kind, f"{pictures:,}")
+    table.add_section()
+    table.add_row("all", f"{report.total:,}")
+    Console().print(table)
+    for problem in report.problems[:_NAMES_SHOWN]:
+        print(f"{problem.name}: {problem.kind}: {problem.reason}")
+    more = len(report.problems) - _NAMES_SHOWN
+    if more > 0:
+        print(f"and {more:,} more; --json names them all", file=sys.stderr)

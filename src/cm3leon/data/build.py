@@ -1,0 +1,139 @@
+"""Captioned pictures -> token shards; restartable.
+
+Each picture becomes one record: its captions as text ids, the main one first; its codes
+as it is and, where no caption speaks of a side, mirrored. Pictures go in the order of
+their collection, so an interrupted build goes on behind its last complete shard.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from cm3leon.data.pictures import Picture, Pictures
+from cm3leon.data.shards import (
+    Alphabets,
+    Record,
+    TokenSegment,
+    fingerprint,
+    write_shards,
+    written,
+)
+from cm3leon.images.tokenizer import ImageTokenizer
+from cm3leon.tokens.text import TextTokenizer
+
+# what a mirror image would make untrue, or unreadable
+SIDED = re.compile(
+    r"\b(left|right|clockwise|anticlockwise|counterclockwise|flags?|arrows?|letters?|"
+    r"numbers?|digits?|keycap|buttons?|clock|o.clock|map|sign|text|word|music(al)?|"
+    r"east|west|maps?|symbol|calendar|dice|die)\b",
+    re.IGNORECASE,
+)
+
+
+def may_mirror(picture: Picture) -> bool:
+    """Whether no caption speaks of a side, of writing or of something with a hand."""
+    return not any(SIDED.search(caption) for caption in picture.captions)
+
+
+def records(
+    pictures: Pictures,
+    text_tokenizer: TextTokenizer,
+    image_tokenizer: ImageTokenizer,
+    *,
+    skip: int = 0,
+    mirror: bool = True,
+    longest: int = 30,
+    batch: int = 64,
+    on_progress: Callable[[int], object] | None = None,
+) -> Iterator[Record]:
+    """Records in the order of the pictures.
+
+    Args:
+        pictures: the collection.
+        text_tokenizer: captions -> text ids.
+        image_tokenizer: pixels -> codes.
+        skip: pictures already written.
+        mirror: also encode mirror images where that is harmless.
+        longest: captions of more text ids are left out, unless all are; then the
+            first is cut.
+        batch: pictures encoded at once.
+        on_progress: called with the pictures done.
+    """
+    for start in range(skip, len(pictures), batch):
+        group = [
+            pictures[index] for index in range(start, min(start + batch, len(pictures)))
+        ]
+        mirrored = [mirror and may_mirror(picture) for picture in group]
+        images: list[Image.Image] = [picture.image for picture in group]
+        images += [
+            ImageOps.mirror(picture.image)
+            for picture, twice in zip(group, mirrored, strict=True)
+            if twice
+        ]
+        codes = [tuple(row) for row in image_tokenizer.encode(images).tolist()]
+        extra = iter(codes[len(group) :])
+        for number, picture in enumerate(group):
+            versions = (
+                (codes[number], next(extra)) if mirrored[number] else (codes[number],)
+            )
+            texts = dict.fromkeys((picture.caption, *picture.captions))
+            captions = [text_tokenizer.encode(text) for text in texts]
+            short = [ids for ids in captions if len(ids) <= longest]
+            short = short or [captions[0][:longest]]
+            yield Record(
+                picture.id,
+                str(picture.metadata.get("tier", "all")),
+                (
+                    TokenSegment("text", tuple(map(tuple, short))),
+                    TokenSegment("image", versions),
+                ),
+            )
+        if on_progress:
+            on_progress(start + len(group))
+
+
+def build_shards(
+    pictures: Pictures,
+    folder: Path,
+    tokenizers: Path,
+    *,
+    size: int = 2048,
+    mirror: bool = True,
+    on_progress: Callable[[int], object] | None = None,
+) -> int:
+    """Write (or finish writing) the shards of a collection; the number of records.
+
+    Args:
+        pictures: a collection, scanned before if some may be damaged.
+        folder: where the shards go.
+        tokenizers: a folder with `text_tokenizer.json` and `image_tokenizer/`.
+        size: records per shard.
+        mirror: also encode mirror images.
+        on_progress: called with the pictures done.
+
+    Raises:
+        DataError: the folder holds shards of other tokenizers.
+    """
+    text_file = tokenizers / "text_tokenizer.json"
+    text_tokenizer = TextTokenizer.load(text_file)
+    image_tokenizer = ImageTokenizer.load(tokenizers / "image_tokenizer")
+    alphabets = Alphabets(
+        text_tokenizer=fingerprint(text_file),
+        text_size=text_tokenizer.size,
+        codes_per_image=image_tokenizer.codes_per_image,
+        codebook_size=image_tokenizer.codebook_size,
+    )
+    done = written(folder, alphabets)
+    made = records(
+        pictures,
+        text_tokenizer,
+        image_tokenizer,
+        skip=done,
+        mirror=mirror,
+        on_progress=on_progress,
+    )
+    for count in write_shards(folder, made, alphabets, size=size, skip=done):
+        done = count
+    return done

@@ -1,0 +1,196 @@
+"""Captioned pictures of any collection, decoded one at a time when asked for."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from cm3leon.data.picture_decoding import MOST_PIXELS, Refusal, decode
+from cm3leon.data.picture_report import Problem, Report
+from cm3leon.data.picture_rows import Table, clean_captions, encoded_picture
+from cm3leon.data.picture_tables import Columns, read_table
+from cm3leon.errors import DataError
+
+CACHE = Path("~/.cache/cm3leon")
+_ROWS_AT_ONCE = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """One picture with its captions.
+
+    Args:
+        image: RGB, on white where it was transparent.
+        caption: the one to use if only one is wanted.
+        captions: all of them, at least one.
+        metadata: what else its collection says, such as `source`, `licence`, `tier`.
+    """
+
+    id: str
+    image: Image.Image
+    caption: str
+    captions: tuple[str, ...]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Pictures:
+    """A collection of captioned pictures; indexing decodes.
+
+    What cannot be used is never fatal and never silent: pictures without a caption and
+    files that are missing are left out from the start, damaged ones once `scan` or an
+    iteration has met them, and `report` counts and names them all.
+    """
+
+    def __init__(self, table: Table, path: Path, most_pixels: int) -> None:
+        self._table = table
+        self._path = path
+        self._most_pixels = most_pixels
+        self._problems: list[Problem] = list(table.problems)
+        self._damaged: dict[int, Problem] = {}
+        self._rows = self._with_captions()
+        self._check_some_left()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        split: str = "train",
+        *,
+        image: str | None = None,
+        caption: str | None = None,
+        cache: str | Path | None = None,
+        most_pixels: int = MOST_PIXELS,
+    ) -> "Pictures":
+        """The pictures of one split.
+
+        Args:
+            path: a corpus; a folder of pictures with `metadata.jsonl` or .txt files;
+                webdataset tars; Parquet files with a picture and a text column.
+            split: which part, where there are several.
+            image: the column of pictures in Parquet files; found by its type if `None`.
+            caption: the column of captions; found by its name if `None`.
+            cache: where a mapped copy of Parquet files is kept; `CACHE` if `None`.
+            most_pixels: no picture of more is decoded.
+
+        Raises:
+            DataError: nothing is there, or nothing of it can be used.
+        """
+        path = Path(path).expanduser()
+        folder = Path(CACHE if cache is None else cache).expanduser()
+        columns = Columns(image=image, caption=caption)
+        return cls(read_table(path, split, columns, folder), path, most_pixels)
+
+    def __len__(self) -> int:
+        """Pictures that are not known to be damaged."""
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Picture:
+        """One picture, decoded now.
+
+        Raises:
+            DataError: it is damaged or too large; after `scan` none is.
+        """
+        picture = self._read(self._rows[index])
+        if isinstance(picture, Problem):
+            raise DataError(f"{picture.name}: {picture.kind}: {picture.reason}")
+        return picture
+
+    def __iter__(self) -> Iterator[Picture]:
+        """Every picture that can be decoded; the others go into the report."""
+        some = False
+        for row in list(self._rows):
+            picture = self._read(row)
+            if isinstance(picture, Problem):
+                self._damaged[row] = picture
+            else:
+                some = True
+                yield picture
+        if not some:
+            self._rows = []
+            self._check_some_left()
+
+    def captions(self) -> Iterator[tuple[str, ...]]:
+        """The captions of each picture, nothing decoded."""
+        for start in range(0, len(self._rows), _ROWS_AT_ONCE):
+            rows = self._captions_of(self._rows[start : start + _ROWS_AT_ONCE])
+            yield from rows
+
+    def scan(self, advance: Callable[[], object] | None = None) -> Report:
+        """Decode every picture once and leave the damaged ones out from now on.
+
+        Args:
+            advance: called after each.
+
+        Raises:
+            DataError: none is left.
+        """
+        good = []
+        for row in self._rows:
+            picture = self._read(row)
+            if isinstance(picture, Problem):
+                self._damaged[row] = picture
+            else:
+                good.append(row)
+            if advance is not None:
+                advance()
+        self._rows = good
+        self._check_some_left()
+        return self.report
+
+    @property
+    def report(self) -> Report:
+        """What is known to be wrong so far."""
+        good = len(set(self._rows) - set(self._damaged))
+        damaged = [self._damaged[row] for row in sorted(self._damaged)]
+        return Report(good=good, problems=[*self._problems, *damaged])
+
+    def _with_captions(self) -> list[int]:
+        """The rows that have a caption; the others become problems."""
+        rows = []
+        table = self._table.rows
+        for start in range(0, len(table), _ROWS_AT_ONCE):
+            group = range(start, min(start + _ROWS_AT_ONCE, len(table)))
+            for row, captions in zip(group, self._captions_of(group), strict=True):
+                if captions:
+                    rows.append(row)
+                else:
+                    name = self._table.name(row, table[row])
+                    self._problems.append(Problem("no caption", name, "it is empty"))
+        return rows
+
+    def _captions_of(self, rows: range | list[int]) -> list[tuple[str, ...]]:
+        columns = list(self._table.captions)
+        group = self._table.rows.select_columns(columns)[rows]
+        return [
+            clean_captions(*values)
+            for values in zip(*(group[name] for name in columns), strict=True)
+        ]
+
+    def _read(self, row: int) -> Picture | Problem:
+        table = self._table
+        cells = table.rows[row]
+        name = table.name(row, cells)
+        content = encoded_picture(cells[table.image], table.folder)
+        if content is None:
+            return Problem("no picture", name, "it is empty or its file is not there")
+        image = decode(content, self._most_pixels)
+        if isinstance(image, Refusal):
+            return Problem(image.kind, name, image.reason)
+        captions = clean_captions(*(cells[column] for column in table.captions))
+        main = clean_captions(cells.get("caption"))
+        return Picture(
+            id=name,
+            image=image,
+            caption=main[0] if main else captions[0],
+            captions=captions,
+            metadata=table.metadata(cells),
+        )
+
+    def _check_some_left(self) -> None:
+        if not self._rows:
+            raise DataError(
+                f"no picture of {self._path} can be used: {self.report}; "
+                f"see cm3leon data check"
+            )

@@ -1,0 +1,272 @@
+"""Records on disk -> batches for the model: read, mix, shuffle, choose, rotate, batch.
+
+Grain does the reading order: a batch is a pure function of (seed, its number), so any
+number of processes sees the same data and a stream resumes from one integer. What is
+ours is the row: one caption and one version of the picture are chosen, the document
+becomes ids (`tokens.codec`), spans are rotated (`objective.cm3`).
+
+Two ways to fill rows:
+
+* packed (the paper): documents end to end, cut into rows of context + 1 ids;
+* `isolate_documents`: one document a row, padded, so that unrelated documents do not
+  see each other. At the shipped size that is worth twice the data (docs/log.md).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cm3leon.data.pack import Pack
+from cm3leon.data.shards import Record, Selection, Shards
+from cm3leon.errors import ConfigError, DataError
+from cm3leon.objective.cm3 import (
+    CM3Config,
+    hidden_segments,
+    rotate,
+    sample_spans,
+    segments,
+)
+from cm3leon.tokens.codec import assemble, positions
+from cm3leon.tokens.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamConfig:
+    """Which records, in which shares, as rows of which shape."""
+
+    shards: str  # folder written by `cm3leon data shards`
+    mixture: Mapping[str, float] = field(
+        default_factory=dict
+    )  # group -> share; {}: all
+    rows: int = 48  # per batch and process
+    isolate_documents: bool = False
+    position_slot: int = 0  # pictures start at multiples of it; 0: plain positions
+    first_alternative: float = 0.0  # extra chance of a segment's first version
+    threads: int = 1  # that prepare rows
+
+    def __post_init__(self) -> None:
+        if self.rows < 1:
+            raise ConfigError(f"rows is {self.rows}, below 1")
+        if not self.isolate_documents and self.position_slot:
+            raise ConfigError(
+                f"position_slot is {self.position_slot} but rows are packed; set "
+                "isolate_documents = true or position_slot = 0"
+            )
+        if any(share < 0 for share in self.mixture.values()):
+            raise ConfigError("a share of the mixture is below 0")
+
+
+class Row(NamedTuple):
+    """One row before batching: `ids` and their places in the unrotated document."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    spans: int
+    hidden_captions: int
+    captions: int
+
+
+class Batch(NamedTuple):
+    """What the loop feeds the model."""
+
+    ids: Int[Tensor, "batch time"]
+    positions: Int[Tensor, "batch time"]
+    targets: Int[Tensor, "batch time"]
+    weights: Float[Tensor, "batch time"]  # 0 on padding
+    spans: float  # mean per row
+    hidden_captions: float  # share of captions that were hidden whole
+
+
+@dataclass(frozen=True)
+class ChooseDocument:
+    """Grain transform: a record -> ids, one version of each segment."""
+
+    vocabulary: Vocabulary
+    first_alternative: float
+
+    def __call__(self, record: Record, random: np.random.Generator) -> list[int]:
+        """The ids of one choice of versions."""
+        parts = []
+        for segment in record.segments:
+            chosen = int(random.integers(len(segment.alternatives)))
+            if random.random() < self.first_alternative:
+                chosen = 0
+            parts.append((segment.kind, segment.alternatives[chosen]))
+        return assemble(self.vocabulary, parts)
+
+
+@dataclass(frozen=True)
+class RotateRow:
+    """Grain transform: ids -> a row, its spans moved to the end (the CM3 objective)."""
+
+    vocabulary: Vocabulary
+    objective: CM3Config
+    context: int
+    slot: int
+
+    def __call__(self, ids: Sequence[int], random: np.random.Generator) -> Row:
+        """A row of at most context + 1 ids."""
+        v = self.vocabulary
+        limit = self.context + 1
+        ids = list(ids)[:limit]
+        boundaries = frozenset((v.break_, v.eos, v.pad))
+        spans = sample_spans(ids, boundaries, self.objective, random, len(v.masks))
+        places = np.asarray(positions(v, ids, self.slot), dtype=np.int64)
+        rotated = rotate(ids, spans, v.masks, v.infills, v.end, limit)
+        if self.slot:
+            if places[-1] >= self.context:
+                raise DataError(
+                    f"a document reaches position {places[-1]}, the model reads "
+                    f"{self.context}; raise model.context or lower position_slot"
+                )
+            places = places[np.asarray(rotated.origins, dtype=np.int64)]
+        else:
+            places = np.arange(len(rotated.ids), dtype=np.int64)
+        captions, hidden = _captions(ids, spans, boundaries, v)
+        return Row(
+            np.asarray(rotated.ids, dtype=np.int64),
+            places,
+            len(spans),
+            hidden,
+            captions,
+        )
+
+
+def _captions(
+    ids: Sequence[int],
+    spans: Sequence[range],
+    boundaries: frozenset[int],
+    v: Vocabulary,
+) -> tuple[int, int]:
+    """How many whole texts a row has, and how many of them are hidden whole."""
+    captions = [s for s in segments(ids, boundaries) if ids[s.start] in v.text]
+    hidden = hidden_segments(ids, spans, boundaries)
+    return len(captions), sum(ids[s.start] in v.text for s in hidden)
+
+
+def plain_row(vocabulary: Vocabulary, ids: Sequence[int], slot: int) -> Row:
+    """A document as it stands, nothing moved."""
+    places = np.asarray(positions(vocabulary, ids, slot), dtype=np.int64)
+    return Row(np.asarray(ids, dtype=np.int64), places, 0, 0, 0)
+
+
+def collate(rows: Sequence[Row], pad: int) -> Batch:
+    """Rows of any length, padded on the right to the longest."""
+    longest = max(len(row.ids) for row in rows)
+    ids = np.full((len(rows), longest), pad, dtype=np.int64)
+    places = np.zeros((len(rows), longest), dtype=np.int64)
+    weights = np.zeros((len(rows), longest), dtype=np.float32)
+    for index, row in enumerate(rows):
+        length = len(row.ids)
+        ids[index, :length] = row.ids
+        places[index, :length] = row.positions
+        weights[index, :length] = 1
+    captions = sum(row.captions for row in rows)
+    return Batch(
+        ids=torch.from_numpy(ids[:, :-1].copy()),
+        positions=torch.from_numpy(places[:, :-1].copy()),
+        targets=torch.from_numpy(ids[:, 1:].copy()),
+        weights=torch.from_numpy(weights[:, 1:].copy()),
+        spans=sum(row.spans for row in rows) / len(rows),
+        hidden_captions=sum(row.hidden_captions for row in rows) / max(1, captions),
+    )
+
+
+class TokenStream:
+    """Endless batches; `state` and `restore` make it resume exactly."""
+
+    def __init__(
+        self,
+        config: StreamConfig,
+        objective: CM3Config,
+        vocabulary: Vocabulary,
+        context: int,
+        *,
+        seed: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        """Open the shards.
+
+        Args:
+            config: which records and how rows are filled.
+            objective: which spans are moved.
+            vocabulary: the layout of ids.
+            context: most ids of a row the model reads.
+            seed: of every choice.
+            rank: this process, from 0.
+            ranks: processes that share the stream; each takes every `ranks`-th row.
+
+        Raises:
+            DataError: the shards do not fit the vocabulary, or a group has no records.
+        """
+        shards = Shards(Path(config.shards))
+        if shards.alphabets.text_size > len(
+            vocabulary.text
+        ) or shards.alphabets.codebook_size > len(vocabulary.image):
+            raise DataError(
+                f"{config.shards} has {shards.alphabets.text_size} text ids and "
+                f"{shards.alphabets.codebook_size} codes, more than the vocabulary"
+            )
+        documents = _mix(shards, config.mixture, config.shards, seed).random_map(
+            ChooseDocument(vocabulary, config.first_alternative)
+        )
+        turn = RotateRow(vocabulary, objective, context, config.position_slot)
+        if config.isolate_documents:
+            rows = documents.random_map(turn)[rank::ranks]
+            read = grain.ReadOptions(config.threads, 4 * config.rows)
+            stream = rows.to_iter_dataset(read)
+        else:
+            packed = Pack(documents[rank::ranks].to_iter_dataset(), context + 1)
+            stream = packed.seed(seed + rank).random_map(turn)
+        batches = stream.batch(
+            config.rows, batch_fn=lambda rows: collate(rows, vocabulary.pad)
+        )
+        self._iterator = iter(batches)
+
+    def __next__(self) -> Batch:
+        batch: Batch = next(self._iterator)
+        return batch
+
+    def __iter__(self) -> "TokenStream":
+        return self
+
+    def state(self) -> dict[str, Any]:
+        """Plain values from which `restore` goes on after the last batch taken."""
+        state: dict[str, Any] = self._iterator.get_state()
+        return state
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from `state`."""
+        self._iterator.set_state(state)
+
+
+def _mix(
+    shards: Shards, mixture: Mapping[str, float], folder: str, seed: int
+) -> "grain.MapDataset[Record]":
+    """Records without end: each group shuffled, the groups interleaved by share."""
+    groups = shards.groups()
+    if not groups:
+        raise DataError(f"{folder} holds no records; build the shards again")
+    shares = mixture or {name: len(numbers) for name, numbers in groups.items()}
+    if missing := sorted(set(shares) - set(groups)):
+        raise DataError(
+            f"{folder} has no group {missing[0]!r}; it has: {', '.join(groups)}"
+        )
+    parts = [
+        grain.MapDataset.source(Selection(shards, groups[name]))
+        .seed(seed + number)
+        .shuffle()
+        .repeat()
+        for number, name in enumerate(shares)
+    ]
+    total = sum(shares.values())
+    weights = [share / total for share in shares.values()]
+    return grain.MapDataset.mix(parts, weights=weights).seed(seed)

@@ -1,0 +1,218 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from cm3leon.data.shards import Shards
+from cm3leon.data.stream import (
+    ChooseDocument,
+    RotateRow,
+    StreamConfig,
+    TokenStream,
+    collate,
+    plain_row,
+)
+from cm3leon.errors import ConfigError, DataError
+from cm3leon.objective.cm3 import CM3Config, restore
+from cm3leon.randomness import generator
+
+CONTEXT = 64
+
+
+@pytest.fixture(params=["isolated", "packed"])
+def make(request, shard_folder, vocabulary):
+    def stream(seed=0, **options):
+        isolate = request.param == "isolated"
+        config = StreamConfig(
+            shards=str(shard_folder),
+            rows=3,
+            isolate_documents=isolate,
+            position_slot=8 if isolate else 0,
+        )
+        return TokenStream(
+            config, CM3Config(), vocabulary, CONTEXT, seed=seed, **options
+        )
+
+    return stream
+
+
+def equal(left, right):
+    for one, other in zip(left, right, strict=True):
+        if isinstance(one, torch.Tensor):
+            assert_close(one, other, rtol=0, atol=0)
+        else:
+            assert one == other
+
+
+def test_stopping_anywhere_changes_nothing_after_it(make):
+    stream = make()
+    batches, states = [], []
+    for _ in range(8):
+        batches.append(next(stream))
+        states.append(json.loads(json.dumps(stream.state())))
+    for taken, state in enumerate(states, start=1):
+        again = make()
+        again.restore(state)
+        for batch in batches[taken:]:
+            equal(next(again), batch)
+
+
+def test_the_same_seed_gives_the_same_batches_and_another_does_not(make):
+    first, second, other = make(), make(), make(seed=1)
+    same = [(next(first), next(second)) for _ in range(3)]
+    for one, two in same:
+        equal(one, two)
+    assert any(
+        one.ids.shape != different.ids.shape or not torch.equal(one.ids, different.ids)
+        for (one, _), different in zip(same, other, strict=False)
+    )
+
+
+def test_two_ranks_see_what_one_process_sees(shard_folder, vocabulary):
+    """Their rows, interleaved, are the rows of a single process."""
+    config = StreamConfig(
+        shards=str(shard_folder), rows=4, isolate_documents=True, position_slot=8
+    )
+
+    def rows(count, **ranks):
+        stream = TokenStream(config, CM3Config(), vocabulary, CONTEXT, seed=0, **ranks)
+        found = []
+        for _ in range(count):
+            batch = next(stream)
+            for ids, weights in zip(batch.ids, batch.weights, strict=True):
+                found.append(tuple(ids[weights > 0].tolist()))
+        return found
+
+    whole = rows(4)
+    first, second = rows(2, rank=0, ranks=2), rows(2, rank=1, ranks=2)
+    assert [x for pair in zip(first, second, strict=True) for x in pair] == whole
+
+
+def test_an_epoch_holds_every_record_once(shard_folder, vocabulary):
+    config = StreamConfig(shards=str(shard_folder), rows=10, isolate_documents=True)
+    plain = CM3Config(mode="none")
+    stream = TokenStream(config, plain, vocabulary, CONTEXT, seed=0)
+    shards = Shards(shard_folder)
+    versions = {
+        tuple(vocabulary.image_id(code) for code in codes): shards[number].key
+        for number in range(len(shards))
+        for codes in shards[number].segments[1].alternatives
+    }
+    seen = Counter()
+    for _ in range(4):
+        for row in next(stream).targets.tolist():
+            seen[versions[tuple(x for x in row if x in vocabulary.image)]] += 1
+    assert set(seen) == {f"r{number}" for number in range(40)}
+
+
+def test_shares_of_the_mixture_are_kept(shard_folder, vocabulary):
+    config = StreamConfig(
+        shards=str(shard_folder),
+        rows=50,
+        isolate_documents=True,
+        mixture={"core": 0.2, "mono": 0.8},
+    )
+    plain = CM3Config(mode="none")
+    stream = TokenStream(config, plain, vocabulary, CONTEXT, seed=0)
+    shards = Shards(shard_folder)
+    groups = {
+        tuple(vocabulary.image_id(code) for code in codes): shards[number].group
+        for number in range(len(shards))
+        for codes in shards[number].segments[1].alternatives
+    }
+    seen = Counter(
+        groups[tuple(x for x in row if x in vocabulary.image)]
+        for _ in range(4)
+        for row in next(stream).targets.tolist()
+    )
+    assert seen["mono"] / 200 == pytest.approx(0.8, abs=0.02)
+
+
+def test_an_unknown_group_is_named(shard_folder, vocabulary):
+    config = StreamConfig(shards=str(shard_folder), mixture={"photos": 1.0})
+    with pytest.raises(DataError, match="no group 'photos'; it has: core, mono"):
+        TokenStream(config, CM3Config(), vocabulary, CONTEXT, seed=0)
+
+
+def test_slots_need_isolated_documents(shard_folder):
+    with pytest.raises(ConfigError, match="position_slot is 8 but rows are packed"):
+        StreamConfig(shards=str(shard_folder), position_slot=8)
+
+
+def test_shards_that_do_not_fit_the_vocabulary_are_refused(shard_folder, vocabulary):
+    small = type(vocabulary).own(10, 64)
+    with pytest.raises(DataError, match="more than the vocabulary"):
+        TokenStream(
+            StreamConfig(shards=str(shard_folder)), CM3Config(), small, CONTEXT, seed=0
+        )
+
+
+def test_a_rotated_row_restores_to_its_document(shard_folder, vocabulary):
+    v = vocabulary
+    choose, shards = ChooseDocument(v, 0.0), Shards(shard_folder)
+    turn = RotateRow(v, CM3Config(whole_segment_share=0.5), CONTEXT, slot=8)
+    for number in range(len(shards)):
+        ids = choose(shards[number], generator(0, number))
+        row = turn(ids, generator(1, number))
+        assert restore(row.ids.tolist(), v.masks, v.infills, v.end) == ids
+
+
+def test_moved_ids_keep_their_places(shard_folder, vocabulary):
+    """Under a slot every image code has the place of its cell, moved or not."""
+    v = vocabulary
+    choose, shards = ChooseDocument(v, 0.0), Shards(shard_folder)
+    turn = RotateRow(v, CM3Config(whole_segment_share=0.5), CONTEXT, slot=8)
+    moved = 0
+    for number in range(len(shards)):
+        ids = choose(shards[number], generator(0, number))
+        plain = plain_row(v, ids, 8)
+        where = sorted(
+            (int(id), int(place))
+            for id, place in zip(plain.ids, plain.positions, strict=True)
+            if id in v.image
+        )
+        row = turn(ids, generator(1, number))
+        moved += row.spans
+        assert where == sorted(
+            (int(id), int(place))
+            for id, place in zip(row.ids, row.positions, strict=True)
+            if id in v.image
+        )
+    assert moved > 0
+
+
+def test_padding_weighs_nothing_and_targets_are_the_next_ids(vocabulary):
+    rows = [
+        plain_row(vocabulary, [2, 5, 6, 2], 0),
+        plain_row(vocabulary, [2, 7, 2], 0),
+    ]
+    batch = collate(rows, vocabulary.pad)
+    assert batch.ids.tolist() == [[2, 5, 6], [2, 7, 2]]
+    assert batch.targets.tolist() == [[5, 6, 2], [7, 2, vocabulary.pad]]
+    assert batch.weights.tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_packed_rows_are_the_documents_end_to_end(shard_folder, vocabulary):
+    config = StreamConfig(shards=str(shard_folder), rows=2)
+    plain = CM3Config(mode="none")
+    stream = TokenStream(config, plain, vocabulary, CONTEXT, seed=0)
+    ids = []
+    for _ in range(4):
+        batch = next(stream)
+        for row, targets in zip(batch.ids, batch.targets, strict=True):
+            assert len(row) == CONTEXT
+            ids += [*row.tolist(), int(targets[-1])]
+    edges = np.flatnonzero(np.array(ids) == vocabulary.eos)
+    assert edges[0] == 0
+    pairs = edges[1:-1:2], edges[2::2]
+    assert all(b - a == 1 for a, b in zip(*pairs, strict=False))
+
+
+def test_the_rate_of_hidden_captions_follows_the_setting(shard_folder, vocabulary):
+    config = StreamConfig(shards=str(shard_folder), rows=200, isolate_documents=True)
+    objective = CM3Config(mode="fixed", mean_spans=1.0, whole_segment_share=1.0)
+    stream = TokenStream(config, objective, vocabulary, CONTEXT, seed=0)
+    assert next(stream).hidden_captions == pytest.approx(0.5, abs=0.1)
