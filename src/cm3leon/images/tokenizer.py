@@ -77,14 +77,17 @@ class ImageTokenizer:
             )
         return to_images(self.vqgan.decode(codes))
 
-    def save(self, folder: str | Path) -> None:
-        """Write `config.json` and `model.safetensors` (without training statistics)."""
+    def save(self, folder: str | Path, *, half: bool = False) -> None:
+        """Write `config.json` and `model.safetensors` (without training statistics).
+
+        With `half` the weights are stored in fp16.
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         config = json.dumps(asdict(self.vqgan.config), indent=1)
         (folder / "config.json").write_text(config + "\n")
         tensors = {
-            name: tensor.contiguous()
+            name: (tensor.half() if half else tensor).contiguous()
             for name, tensor in self.vqgan.state_dict().items()
             if name not in ("quantizer.counts", "quantizer.sums")
         }

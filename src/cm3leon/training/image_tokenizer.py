@@ -1,0 +1,337 @@
+"""Training of the VQGAN: two optimizers, so its own loop. Esser et al. 2021, §3.1.
+
+The first steps run unquantised; then k-means places the codebook on the vectors seen
+(`quantise_from`), moving averages or gradients refine it, and codes that were never
+drawn are moved onto vectors of the batch. The discriminator joins at
+`adversarial_from`, if ever.
+"""
+
+import json
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grain
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from cm3leon.config import dump_settings
+from cm3leon.data.pictures import Pictures
+from cm3leon.errors import ConfigError
+from cm3leon.images.discriminator import Discriminator, hinge_loss
+from cm3leon.images.losses import (
+    Perceptual,
+    ReconstructionConfig,
+    adversarial_weight,
+    reconstruction_loss,
+)
+from cm3leon.images.pixels import square
+from cm3leon.images.quality import psnr, ssim
+from cm3leon.images.tokenizer import ImageTokenizer
+from cm3leon.images.vqgan import VQGAN, preset
+from cm3leon.randomness import torch_generator
+from cm3leon.training import checkpoint
+from cm3leon.training.metrics import metrics
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageTokenizerTraining:
+    """Settings of one training of an image tokenizer."""
+
+    data: str  # a corpus or folder that `Pictures.open` reads
+    run: str  # folder of checkpoints, curves and the trained tokenizer
+    preset: str = "shipped"
+    split: str = "train"
+    validation_split: str | None = "val_concept"
+    seed: int = 0
+    steps: int = 6000
+    batch: int = 32
+    learning_rate: float = 1.2e-3
+    warmup_steps: int = 60
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    quantise_from: int = 100  # step at which the codebook starts
+    revive_every: int = 100  # steps between revivals of unused codes
+    revive_until: float = 0.85  # share of the training after which codes stay put
+    reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
+    adversarial_from: int | None = None  # step at which the discriminator joins
+    checkpoint_every: int = 300  # steps
+    validate_every: int = 300
+    validation_pictures: int = 512
+    bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.batch < 1:
+            raise ConfigError(
+                f"steps is {self.steps} and batch {self.batch}; both must be at least 1"
+            )
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate is {self.learning_rate}, not above 0")
+
+
+@dataclass(frozen=True)
+class _Flip:
+    """Grain transform: a picture as uint8, mirrored half the time."""
+
+    side: int
+
+    def __call__(self, picture: Any, random: np.random.Generator) -> np.ndarray:
+        array = np.asarray(square(picture.image, self.side))
+        return array[:, ::-1].copy() if random.random() < 0.5 else array
+
+
+def picture_stream(pictures: Pictures, side: int, batch: int, seed: int) -> Any:
+    """Endless shuffled batches of uint8 pictures; its state resumes exactly."""
+    stream = grain.MapDataset.source(pictures).seed(seed).shuffle().repeat()
+    stream = stream.random_map(_Flip(side)).batch(batch)
+    return iter(stream.to_iter_dataset(grain.ReadOptions(1, 4 * batch)))
+
+
+def scale(pixels: np.ndarray) -> Float[Tensor, "batch 3 height width"]:
+    """uint8 pictures, channels last, as floats in [-1, 1]."""
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return tensor.contiguous(memory_format=torch.channels_last)
+
+
+def learning_rate_at(settings: ImageTokenizerTraining, step: int) -> float:
+    """Linear warm-up, then half a cosine down to 2 % of the peak."""
+    warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
+    cosine = 0.5 + 0.5 * math.cos(math.pi * step / settings.steps)
+    return settings.learning_rate * warm * (0.02 + 0.98 * cosine)
+
+
+class Trainer:
+    """Networks, optimizers and codebook statistics of one training."""
+
+    def __init__(self, settings: ImageTokenizerTraining) -> None:
+        torch.manual_seed(settings.seed)
+        self.settings = settings
+        self.vqgan = VQGAN(preset(settings.preset))
+        self.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        options: dict[str, Any] = {
+            "lr": settings.learning_rate,
+            "weight_decay": settings.weight_decay,
+            "fused": True,
+        }
+        self.optimizer = torch.optim.AdamW(
+            self.vqgan.parameters(), betas=(0.9, 0.98), **options
+        )
+        self.perceptual = (
+            Perceptual(Path(settings.reconstruction.perceptual_weights))
+            if settings.reconstruction.perceptual_weights
+            else None
+        )
+        self.discriminator = Discriminator()
+        self.critic = torch.optim.AdamW(
+            self.discriminator.parameters(), betas=(0.5, 0.9), **options
+        )
+        size = self.vqgan.config.quantizer.codebook_size
+        self.used = torch.zeros(size)
+        self.recent: list[Tensor] = []
+
+    def step(self, number: int, pixels: Tensor) -> dict[str, float]:
+        """One optimizer step; what it measured."""
+        settings = self.settings
+        quantise = number >= settings.quantise_from
+        generator = torch_generator(settings.seed, "codebook", number)
+        if number == settings.quantise_from and self.recent:
+            self.vqgan.quantizer.start(torch.cat(self.recent), generator)
+            self.recent = []
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate_at(settings, number)
+        self.vqgan.train()
+        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+            out = self.vqgan(pixels, quantise=quantise)
+        loss = reconstruction_loss(
+            pixels, out.pixels, settings.reconstruction, self.perceptual
+        )
+        values = {"loss/reconstruction": loss.item()}
+        if quantise:
+            loss = loss + out.loss
+            values["loss/codebook"] = out.loss.item()
+        if settings.adversarial_from is not None and (
+            number >= settings.adversarial_from
+        ):
+            loss = loss + self._adversarial(loss, out.pixels, values)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.vqgan.parameters(), settings.clip)
+        self.optimizer.step()
+        values["gradient_norm"] = norm.item()
+        if settings.adversarial_from is not None and (
+            number >= settings.adversarial_from
+        ):
+            self._critic_step(pixels, out.pixels.detach(), values)
+        self._codebook(number, out.codes, out.vectors, values, generator)
+        return values
+
+    def _adversarial(
+        self, loss: Tensor, decoded: Tensor, values: dict[str, float]
+    ) -> Tensor:
+        adversarial = -self.discriminator(decoded.float()).mean()
+        last = next(
+            layer.weight
+            for layer in reversed(list(self.vqgan.decoder))
+            if isinstance(layer, torch.nn.Conv2d)
+        )
+        weight = adversarial_weight(loss, adversarial, last)
+        values["loss/adversarial"] = adversarial.item()
+        weighted: Tensor = weight * adversarial
+        return weighted
+
+    def _critic_step(
+        self, pixels: Tensor, decoded: Tensor, values: dict[str, float]
+    ) -> None:
+        real = self.discriminator(pixels)
+        loss = hinge_loss(real, self.discriminator(decoded.float()))
+        self.critic.zero_grad(set_to_none=True)
+        loss.backward()
+        self.critic.step()
+        values["loss/discriminator"] = loss.item()
+
+    def _codebook(
+        self,
+        number: int,
+        codes: Tensor,
+        vectors: Tensor,
+        values: dict[str, float],
+        generator: torch.Generator,
+    ) -> None:
+        settings = self.settings
+        if number < settings.quantise_from:
+            self.recent = [*self.recent, vectors][-20:]
+            return
+        self.used += torch.bincount(codes.flatten(), minlength=len(self.used))
+        share = self.used / self.used.sum()
+        entropy = -(share * share.clamp_min(1e-12).log()).sum().item()
+        values["codebook/perplexity"] = math.exp(entropy)
+        if (number + 1) % settings.revive_every == 0:
+            values["codebook/used"] = (self.used > 0).float().mean().item()
+            if number < settings.revive_until * settings.steps:
+                moved = self.vqgan.quantizer.revive(self.used, vectors, generator)
+                values["codebook/revived"] = float(moved)
+            self.used.zero_()
+
+    def state(self) -> dict[str, Any]:
+        """Everything but the VQGAN that a resumed training needs."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "discriminator": self.discriminator.state_dict(),
+            "critic": self.critic.state_dict(),
+            "codebook": {"used": self.used, "recent": self.recent},
+        }
+
+    def restore(self, model: dict[str, Tensor], parts: dict[str, Any]) -> None:
+        """Go on from what `state` said."""
+        checkpoint.fit(self.vqgan, model, "the checkpoint")
+        self.optimizer.load_state_dict(parts["optimizer"])
+        self.discriminator.load_state_dict(parts["discriminator"])
+        self.critic.load_state_dict(parts["critic"])
+        self.used = parts["codebook"]["used"]
+        self.recent = parts["codebook"]["recent"]
+
+
+@torch.inference_mode()
+def validate(
+    vqgan: VQGAN, pictures: list[Image.Image]
+) -> tuple[dict[str, float], Image.Image]:
+    """PSNR, SSIM, share of codes drawn; and a sheet of originals over decoded ones."""
+    vqgan.eval()
+    tokenizer = ImageTokenizer(vqgan)
+    codes = tokenizer.encode(pictures)
+    decoded = [image for part in codes.split(64) for image in tokenizer.decode(part)]
+    vqgan.train().requires_grad_(True)
+    pairs = list(zip(pictures, decoded, strict=True))
+    values = {
+        "validation/psnr": float(np.mean([psnr(a, b) for a, b in pairs])),
+        "validation/ssim": float(np.mean([ssim(a, b) for a, b in pairs])),
+        "validation/codes": len(codes.unique()) / tokenizer.codebook_size,
+    }
+    return values, sheet(pairs[:24])
+
+
+def sheet(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
+    """Originals in one row, what was decoded below each, twelve pairs a row."""
+    side = pairs[0][0].width
+    columns = min(12, len(pairs))
+    rows = math.ceil(len(pairs) / columns)
+    out = Image.new("RGB", (columns * side, rows * 2 * side), "white")
+    for index, pair in enumerate(pairs):
+        row, column = divmod(index, columns)
+        for below, image in enumerate(pair):
+            out.paste(image, (column * side, (row * 2 + below) * side))
+    return out
+
+
+def _line(values: dict[str, float], rate: float) -> str:
+    parts = [f"loss {values['loss/reconstruction']:.4f}"]
+    if "codebook/perplexity" in values:
+        parts.append(f"perplexity {values['codebook/perplexity']:.0f}")
+    if "validation/psnr" in values:
+        parts.append(f"PSNR {values['validation/psnr']:.2f} dB")
+        parts.append(f"SSIM {values['validation/ssim']:.3f}")
+        parts.append(f"codes {values['validation/codes']:.1%}")
+    return " · ".join([*parts, f"{rate:.1f} pictures/s"])
+
+
+def train(settings: ImageTokenizerTraining) -> Path:
+    """Train, or resume, an image tokenizer; the folder it was written to.
+
+    The run folder holds checkpoints, `metrics.jsonl`, TensorBoard curves, a sheet of
+    reconstructions per validation, and at the end `image_tokenizer/`.
+
+    Raises:
+        CheckpointError: the run folder holds a checkpoint of another shape.
+    """
+    run = Path(settings.run)
+    trainer = Trainer(settings)
+    pictures = Pictures.open(settings.data, settings.split)
+    damaged = pictures.scan().problems
+    side = trainer.vqgan.config.pixels
+    stream = picture_stream(pictures, side, settings.batch, settings.seed)
+    validation: list[Image.Image] = []
+    if settings.validation_split:
+        held_out = Pictures.open(settings.data, settings.validation_split)
+        count = min(settings.validation_pictures, len(held_out))
+        validation = [square(held_out[index].image, side) for index in range(count)]
+    done = 0
+    if found := checkpoint.load(run):
+        done, model, parts = found
+        trainer.restore(model, parts)
+        stream.set_state(json.loads(parts["stream"]))
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "settings.toml").write_text(dump_settings(settings))
+    with (
+        metrics(run, settings.steps, done) as numbers,
+        checkpoint.stop_on_signal() as s,
+    ):
+        for problem in damaged:
+            numbers.say(f"left out {problem.name}: {problem.kind}: {problem.reason}")
+        for number in range(done, settings.steps):
+            started = time.time()
+            values = trainer.step(number, scale(next(stream)))
+            rate = settings.batch / (time.time() - started)
+            finished = number + 1
+            last = finished == settings.steps or s.asked
+            if validation and (last or finished % settings.validate_every == 0):
+                measured, picture = validate(trainer.vqgan, validation)
+                values |= measured
+                picture.save(run / f"reconstructions-{finished:07d}.png")
+            if finished % 20 == 0 or last or "validation/psnr" in values:
+                values["pictures_per_second"] = rate
+                numbers.report(finished, values, _line(values, rate))
+            if last or finished % settings.checkpoint_every == 0:
+                state = trainer.state()
+                state["stream"] = json.dumps(stream.get_state())
+                checkpoint.save(run, finished, trainer.vqgan.state_dict(), state)
+            if s.asked and finished < settings.steps:
+                numbers.say(f"stopped after step {finished}; the same command resumes")
+                return run
+    folder = run / "image_tokenizer"
+    ImageTokenizer(trainer.vqgan).save(folder)
+    return folder

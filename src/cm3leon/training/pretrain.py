@@ -1,0 +1,180 @@
+"""Pretraining: settings, and how they become one call of the loop."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from cm3leon.config import dump_settings
+from cm3leon.data.shards import Shards
+from cm3leon.data.stream import (
+    Batch,
+    ChooseDocument,
+    StreamConfig,
+    TokenStream,
+    collate,
+    plain_row,
+)
+from cm3leon.decoding.engine import Engine
+from cm3leon.decoding.folder import save
+from cm3leon.decoding.options import GenerationOptions
+from cm3leon.errors import ConfigError
+from cm3leon.images.sheet import contact_sheet
+from cm3leon.images.tokenizer import ImageTokenizer
+from cm3leon.model.presets import preset
+from cm3leon.model.transformer import Transformer
+from cm3leon.objective.cm3 import CM3Config
+from cm3leon.randomness import generator, torch_generator
+from cm3leon.tokens.codec import Codec
+from cm3leon.tokens.document import Document, Text
+from cm3leon.tokens.text import TextTokenizer
+from cm3leon.tokens.vocabulary import Vocabulary
+from cm3leon.training import checkpoint, loop
+from cm3leon.training.loop import LoopConfig, Run
+from cm3leon.training.optimizer import Optimizer, OptimizerConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Which shape, and where it starts."""
+
+    preset: str = "shipped"
+    context: int | None = None  # other than the preset's
+    start: str | None = None  # a model folder whose parameters to go on from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrain:
+    """Settings of one pretraining run."""
+
+    run: str  # folder of checkpoints, curves, sheets and the trained model
+    tokenizers: str  # folder with text_tokenizer.json and image_tokenizer/
+    stream: StreamConfig
+    held_out: str | None = None  # shards to validate on
+    prompts: tuple[str, ...] = ()  # drawn on the sample sheets
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: CM3Config = field(default_factory=CM3Config)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything a model folder holds beside the transformer."""
+
+    vocabulary: Vocabulary
+    text_tokenizer: TextTokenizer
+    image_tokenizer: ImageTokenizer
+
+    @classmethod
+    def load(cls, folder: Path) -> "Parts":
+        """Read the tokenizers and lay out their vocabulary."""
+        text_tokenizer = TextTokenizer.load(folder / "text_tokenizer.json")
+        image_tokenizer = ImageTokenizer.load(folder / "image_tokenizer")
+        file = folder / "vocabulary.json"
+        vocabulary = (
+            Vocabulary.load(file)
+            if file.exists()
+            else Vocabulary.own(text_tokenizer.size, image_tokenizer.codebook_size)
+        )
+        return cls(vocabulary, text_tokenizer, image_tokenizer)
+
+
+def held_out_batches(
+    shards: Shards, vocabulary: Vocabulary, context: int, slot: int, rows: int = 64
+) -> list[Batch]:
+    """Unrotated rows of first captions, always the same."""
+    choose = ChooseDocument(vocabulary, first_alternative=1.0)
+    out = []
+    for start in range(0, len(shards), rows):
+        numbers = range(start, min(start + rows, len(shards)))
+        documents = [choose(shards[i], generator(0, "held out", i)) for i in numbers]
+        made = [plain_row(vocabulary, ids[: context + 1], slot) for ids in documents]
+        out.append(collate(made, vocabulary.pad))
+    return out
+
+
+def new_model(settings: Pretrain, vocabulary: Vocabulary) -> Transformer:
+    """The model with fresh parameters, or with those of `model.start`."""
+    shape = preset(
+        settings.model.preset,
+        vocabulary_size=vocabulary.size,
+        context=settings.model.context,
+    )
+    model = Transformer(shape)
+    model.initialise(torch_generator(settings.seed, "parameters"))
+    if settings.model.start:
+        from safetensors.torch import load_file
+
+        file = Path(settings.model.start) / "model.safetensors"
+        if not file.exists():
+            raise ConfigError(f"model.start: there is no {file}")
+        tensors = {name: x.float() for name, x in load_file(file).items()}
+        checkpoint.fit(model, tensors, str(file))
+    return model
+
+
+def pixels_of(document: Document) -> Image.Image:
+    """The last picture of a document that an engine made."""
+    pixels = document.images[-1].pixels
+    assert pixels is not None, "the engine decodes what it draws"
+    return pixels
+
+
+def train(settings: Pretrain) -> Path | None:
+    """Train, or resume; the finished model's folder, or None if a signal stopped it.
+
+    Raises:
+        ConfigError: the settings contradict each other.
+        DataError: the shards do not fit the tokenizers.
+    """
+    folder = Path(settings.run)
+    parts = Parts.load(Path(settings.tokenizers))
+    vocabulary, stream = parts.vocabulary, settings.stream
+    model = new_model(settings, vocabulary)
+    context = model.config.context
+    run = Run(
+        model,
+        Optimizer(model, settings.optimizer, settings.loop.steps),
+        TokenStream(
+            stream, settings.objective, vocabulary, context, seed=settings.seed
+        ),
+        vocabulary,
+        settings.loop,
+    )
+    batches: list[Batch] = []
+    if settings.held_out:
+        batches = held_out_batches(
+            Shards(Path(settings.held_out)), vocabulary, context, stream.position_slot
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "settings.toml").write_text(dump_settings(settings))
+
+    def sample(step: int) -> None:
+        if not settings.prompts:
+            return
+        images = parts.image_tokenizer
+        codec = Codec(vocabulary, parts.text_tokenizer, images.codes_per_image)
+        engine = Engine(model, codec, images, stream.position_slot)
+        options = GenerationOptions(seed=settings.seed)
+        documents = [Document(Text(prompt)) for prompt in settings.prompts]
+        drawn = engine.extend(documents, options)
+        pictures = [pixels_of(document) for document in drawn]
+        model.train().requires_grad_(True)  # the engine froze it
+        labelled = list(zip(settings.prompts, pictures, strict=True))
+        contact_sheet(labelled).save(folder / f"samples-{step:07d}.png")
+
+    if not loop.train(run, folder, batches, sample):
+        return None
+    out = folder / "model"
+    save(
+        out,
+        model,
+        vocabulary,
+        parts.text_tokenizer,
+        parts.image_tokenizer,
+        stream.position_slot,
+        GenerationOptions(),
+    )
+    return out
