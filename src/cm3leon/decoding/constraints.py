@@ -1,0 +1,65 @@
+"""Which ids may come next: image codes, or text until a stop.
+
+Only legal ids are scored, so columns of logits are places in `Constraint.ids`.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from cm3leon.tokens.codec import Codec
+
+Kind = Literal["image", "text"]
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Legal ids, and which of them end the segment."""
+
+    kind: Kind
+    inside: range  # ids of the segment
+    stops: tuple[int, ...] = ()  # legal from the second id on; they end it
+
+    @classmethod
+    def image(cls, codec: Codec) -> "Constraint":
+        """Image codes; a picture ends when it has all its codes."""
+        return cls("image", codec.vocabulary.image)
+
+    @classmethod
+    def extending(cls, codec: Codec) -> "Constraint":
+        """Text up to the next segment or the document's end."""
+        stops = (codec.vocabulary.break_, codec.vocabulary.eos)
+        return cls("text", _text(codec), stops)
+
+    @classmethod
+    def filling(cls, codec: Codec) -> "Constraint":
+        """Text up to `<end>`, which closes a moved span."""
+        return cls("text", _text(codec), (codec.vocabulary.end,))
+
+    @cached_property
+    def ids(self) -> Int[Tensor, " vocab"]:
+        """The legal ids, stops last: the vocabulary rows worth scoring."""
+        return torch.tensor([*self.inside, *self.stops])
+
+    def restrict(
+        self, logits: Float[Tensor, "batch vocab"], drawn: int
+    ) -> Float[Tensor, "batch vocab"]:
+        """Logits of `ids` without those not legal after `drawn` ids.
+
+        No segment is empty in training, so a stop is never first.
+        """
+        if drawn or not self.stops:
+            return logits
+        logits = logits.clone()
+        logits[:, len(self.inside) :] = -torch.inf
+        return logits
+
+
+def _text(codec: Codec) -> range:
+    """Text ids that mean something; a vocabulary may have room for more."""
+    start = codec.vocabulary.text.start
+    return range(start, start + codec.text_tokenizer.size)

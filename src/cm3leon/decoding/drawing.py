@@ -1,0 +1,66 @@
+"""Prompts -> drawn ids: all lanes of all prompts in one batch with one cache.
+
+The prompts are read once, then one id a step: score the legal ids, guide, restrict,
+sample, and feed what was drawn to every lane of its prompt. Yu et al. 2023, §3.1.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from cm3leon.decoding.guidance import guide
+from cm3leon.decoding.lanes import Lanes
+from cm3leon.decoding.options import GenerationOptions
+from cm3leon.decoding.prompt import Prompt
+from cm3leon.decoding.sampling import sample
+from cm3leon.model.transformer import Transformer
+
+Progress = Callable[[int, int], None]  # steps done, most steps there will be
+
+
+@torch.inference_mode()
+def draw(
+    model: Transformer,
+    prompts: Sequence[Prompt],
+    options: GenerationOptions,
+    chances: Sequence[torch.Generator],
+    on_progress: Progress | None = None,
+) -> list[list[int]]:
+    """Ids drawn for each prompt, without the stop that ended them.
+
+    Args:
+        model: what scores ids.
+        prompts: one at least, all of one constraint, all guided or none.
+        options: how to draw.
+        chances: a stream of chance for each prompt.
+        on_progress: called after every step.
+    """
+    constraint = prompts[0].constraint
+    assert all(prompt.constraint == constraint for prompt in prompts)
+    weak = [p.unconditional for p in prompts if p.unconditional is not None]
+    assert len(weak) in (0, len(prompts)), "some prompts are guided, some are not"
+    steps = max(prompt.most for prompt in prompts)
+    lanes = Lanes(model, [*(prompt.conditional for prompt in prompts), *weak], steps)
+    head = constraint.ids.to(lanes.last.device)
+
+    rows: list[list[int]] = [[] for _ in prompts]
+    going = set(range(len(prompts)))
+    ids = lanes.last
+    for step in range(steps):
+        logits = lanes.read(ids, head)
+        if weak:
+            strong, masked = logits.chunk(2)
+            logits = guide(strong, masked, options.guidance_scale)
+        chosen = head[sample(constraint.restrict(logits, step), options, chances)]
+        for row in sorted(going):
+            id = int(chosen[row])
+            if id not in constraint.stops:
+                rows[row].append(id)
+            if id in constraint.stops or len(rows[row]) == prompts[row].most:
+                going.discard(row)
+        if on_progress is not None:
+            on_progress(step + 1 if going else steps, steps)
+        if not going:
+            break
+        ids = torch.cat([chosen, chosen]) if weak else chosen
+    return rows

@@ -1,0 +1,251 @@
+"""`Engine`: documents in, longer or filled documents out.
+
+What is asked together is drawn in one batch, but each request draws from its own stream
+of chance, so what it becomes does not depend on what else is asked.
+"""
+
+from collections.abc import Sequence
+from typing import overload
+
+import torch
+
+from cm3leon.decoding.constraints import Kind
+from cm3leon.decoding.drawing import Progress, draw
+from cm3leon.decoding.options import GenerationOptions
+from cm3leon.decoding.prompt import Prompt, PromptWriter
+from cm3leon.errors import CheckpointError, RequestError
+from cm3leon.images.tokenizer import ImageTokenizer
+from cm3leon.model.transformer import Transformer
+from cm3leon.randomness import torch_generator
+from cm3leon.tokens.codec import Codec
+from cm3leon.tokens.document import Document, Hole, Image, Segment, Text
+
+
+class Engine:
+    """A model with its tokenizers, ready to be asked."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        codec: Codec,
+        image_tokenizer: ImageTokenizer,
+        position_slot: int = 0,
+        options: GenerationOptions | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            model: ids -> logits.
+            codec: documents <-> ids.
+            image_tokenizer: pictures <-> codes.
+            position_slot: pictures start at multiples of it, as in training; 0: never.
+            options: what a call without options uses.
+
+        Raises:
+            CheckpointError: the parts are not of one model.
+        """
+        vocabulary = codec.vocabulary
+        for what, one, other in (
+            ("ids", model.config.vocabulary_size, vocabulary.size),
+            ("codes", image_tokenizer.codebook_size, len(vocabulary.image)),
+            ("codes a picture", image_tokenizer.codes_per_image, codec.codes_per_image),
+        ):
+            if one != other:
+                raise CheckpointError(
+                    f"the model's parts do not fit: {one} {what} against {other}; "
+                    "take all of them from one model folder"
+                )
+        self.model = model
+        self.codec = codec
+        self.image_tokenizer = image_tokenizer
+        self.position_slot = position_slot
+        self.options = options or GenerationOptions()
+        self._writer = PromptWriter(
+            codec=codec, context=model.config.context, position_slot=position_slot
+        )
+
+    @overload
+    def extend(
+        self,
+        document: Document,
+        options: GenerationOptions | None = None,
+        want: Kind = "image",
+        *,
+        seeds: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> Document: ...
+
+    @overload
+    def extend(
+        self,
+        document: Sequence[Document],
+        options: GenerationOptions | None = None,
+        want: Kind = "image",
+        *,
+        seeds: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> list[Document]: ...
+
+    def extend(
+        self,
+        document: Document | Sequence[Document],
+        options: GenerationOptions | None = None,
+        want: Kind = "image",
+        *,
+        seeds: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> Document | list[Document]:
+        """Go on after a document: with a picture, or with text.
+
+        Args:
+            document: one, or several to be extended in one batch. Pixels are encoded.
+            options: how to draw; by default the model's own.
+            want: what comes next. Text after text goes on within it.
+            seeds: one per document, each as if it were the only one; by default the
+                i-th draws from stream i of `options.seed`.
+            on_progress: called after every step.
+
+        Returns:
+            The document and what was drawn: an `Image` with codes and pixels, or text.
+
+        Raises:
+            RequestError: what is asked is impossible or too long; the message says why.
+        """
+        options = (options or self.options).seeded()
+        documents = self._with_codes(_several(document))
+        prompts = [self._writer.extend(one, want, options) for one in documents]
+        chances = _chances(len(prompts), options, seeds)
+        answers = self._segments(prompts, options, chances, on_progress)
+        extended = [_joined(*pair) for pair in zip(documents, answers, strict=True)]
+        return extended[0] if isinstance(document, Document) else extended
+
+    @overload
+    def fill(
+        self,
+        document: Document,
+        options: GenerationOptions | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> Document: ...
+
+    @overload
+    def fill(
+        self,
+        document: Sequence[Document],
+        options: GenerationOptions | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> list[Document]: ...
+
+    def fill(
+        self,
+        document: Document | Sequence[Document],
+        options: GenerationOptions | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> Document | list[Document]:
+        """Put text, or a picture, where a document has a hole.
+
+        Several holes are filled one after the other, each knowing the earlier answers.
+        `extend` tells of the arguments.
+
+        Raises:
+            RequestError: what is asked is impossible or too long; the message says why.
+        """
+        options = (options or self.options).seeded()
+        documents = self._with_codes(_several(document))
+        chances = _chances(len(documents), options, seeds)
+        waiting = list(range(len(documents)))
+        while waiting:
+            prompts = [self._writer.fill(documents[i], options) for i in waiting]
+            for kind in ("text", "image"):
+                pairs = zip(waiting, prompts, strict=True)
+                asked = [(i, p) for i, p in pairs if p.constraint.kind == kind]
+                answers = self._segments(
+                    [prompt for _, prompt in asked],
+                    options,
+                    [chances[i] for i, _ in asked],
+                    on_progress,
+                )
+                for (i, _), answer in zip(asked, answers, strict=True):
+                    documents[i] = _filled(documents[i], answer)
+            waiting = [i for i in waiting if documents[i].holes]
+        return documents[0] if isinstance(document, Document) else documents
+
+    def _with_codes(self, documents: Sequence[Document]) -> list[Document]:
+        """The documents, their pictures encoded where there are only pixels."""
+        pictures = [
+            image.pixels
+            for document in documents
+            for image in document.images
+            if image.codes is None and image.pixels is not None
+        ]
+        rows = iter(self.image_tokenizer.encode(pictures).tolist())
+
+        def coded(segment: Segment) -> Segment:
+            if not isinstance(segment, Image) or segment.codes is not None:
+                return segment
+            if segment.pixels is None:
+                raise RequestError("a picture has neither codes nor pixels; give one")
+            return Image(codes=tuple(next(rows)), pixels=segment.pixels)
+
+        return [Document(*map(coded, one.segments)) for one in documents]
+
+    def _segments(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerationOptions,
+        chances: Sequence[torch.Generator],
+        on_progress: Progress | None,
+    ) -> list[Text | Image]:
+        """What is drawn for prompts of one constraint, as segments."""
+        if not prompts:
+            return []
+        rows = draw(self.model, prompts, options, chances, on_progress)
+        if prompts[0].constraint.kind == "text":
+            return [Text(self.codec.decode(row).text) for row in rows]
+        vocabulary = self.codec.vocabulary
+        codes = [[vocabulary.code(id) for id in row] for row in rows]
+        pixels = self.image_tokenizer.decode(torch.tensor(codes))
+        pairs = zip(codes, pixels, strict=True)
+        return [Image(codes=tuple(row), pixels=picture) for row, picture in pairs]
+
+
+def _several(document: Document | Sequence[Document]) -> list[Document]:
+    return [document] if isinstance(document, Document) else list(document)
+
+
+def _chances(
+    requests: int, options: GenerationOptions, seeds: Sequence[int] | None
+) -> list[torch.Generator]:
+    """One stream per request, whatever else is in the batch."""
+    if seeds is None:
+        assert options.seed is not None
+        seed = options.seed
+        return [torch_generator(seed, "request", i) for i in range(requests)]
+    if len(seeds) != requests:
+        raise RequestError(f"{len(seeds)} seeds for {requests} documents; give as many")
+    return [torch_generator(seed, "request", 0) for seed in seeds]
+
+
+def _joined(document: Document, answer: Text | Image) -> Document:
+    """The document and its extension; text goes on within the text before it."""
+    if isinstance(answer, Image):
+        return Document(*document.segments, answer)
+    *before, last = document.segments
+    if isinstance(last, Text):
+        return Document(*before, Text(last.text.rstrip() + answer.text))
+    return Document(*before, last, Text(answer.text.strip()))
+
+
+def _filled(document: Document, answer: Text | Image) -> Document:
+    """The document with its first hole filled."""
+    if isinstance(answer, Text):
+        answer = Text(answer.text.strip())
+    segments = list(document.segments)
+    first = next(i for i, s in enumerate(segments) if isinstance(s, Hole))
+    segments[first] = answer
+    return Document(*segments)

@@ -1,0 +1,255 @@
+"""A model as a folder on disk, and back.
+
+config.json            shape of the transformer, position slot, format
+model.safetensors      its parameters, fp32 or bf16
+vocabulary.json        which ids are what
+text_tokenizer.json    words <-> text ids
+image_tokenizer/       config.json and model.safetensors of the VQGAN
+generation.json        how to draw unless told otherwise
+README.md              model card: data, licences, limits
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from cm3leon.decoding.engine import Engine
+from cm3leon.decoding.options import GenerationOptions
+from cm3leon.errors import CheckpointError, Cm3leonError, ConfigError
+from cm3leon.images.tokenizer import ImageTokenizer
+from cm3leon.model.transformer import Transformer, TransformerConfig
+from cm3leon.tokens.codec import Codec
+from cm3leon.tokens.text import TextTokenizer
+from cm3leon.tokens.vocabulary import Vocabulary
+
+FORMAT = 1
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SHAPE = ("vocabulary_size", "context", "width", "layers", "heads")
+
+
+def shipped() -> Path:
+    """Where the model that comes with the package lies."""
+    return Path(str(resources.files("cm3leon") / "shipped"))
+
+
+def located(path: str | Path | None = None) -> Path:
+    """The model folder meant by `path`; None is the shipped one.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    folder = shipped() if path is None else Path(path)
+    if (folder / "config.json").is_file():
+        return folder
+    if path is None:
+        raise CheckpointError(
+            "no model ships with this copy of cm3leon; name a model folder "
+            "(--model FOLDER, or cm3leon.load(FOLDER))"
+        )
+    what = "is no folder" if not folder.is_dir() else "has no config.json"
+    raise CheckpointError(
+        f"{folder} {what}; a model folder is what cm3leon.decoding.folder.save writes"
+    )
+
+
+def load(path: str | Path | None = None) -> Engine:
+    """The engine of a model folder, by default the model that ships.
+
+    Weights are widened to fp32: on a CPU that is as fast for a few lanes, and a
+    request's result then does not depend on the batch (docs/decoding.md).
+
+    Raises:
+        CheckpointError: the folder is missing, incomplete, or its files do not fit.
+        DataError: the vocabulary or the text tokenizer is damaged.
+    """
+    folder = located(path)
+    settings = settings_of(folder)
+    model = _model(folder, settings)
+    image_tokenizer = ImageTokenizer.load(folder / "image_tokenizer")
+    codec = Codec(
+        Vocabulary.load(folder / "vocabulary.json"),
+        TextTokenizer.load(folder / "text_tokenizer.json"),
+        image_tokenizer.codes_per_image,
+    )
+    options = _options(folder / "generation.json")
+    return Engine(model, codec, image_tokenizer, settings["position_slot"], options)
+
+
+def save(
+    folder: str | Path,
+    model: Transformer,
+    vocabulary: Vocabulary,
+    text_tokenizer: TextTokenizer,
+    image_tokenizer: ImageTokenizer,
+    position_slot: int = 0,
+    options: GenerationOptions | None = None,
+    card: str | None = None,
+    *,
+    dtype: Literal["fp32", "bf16"] = "bf16",
+) -> None:
+    """Write a model folder; other files in it stay.
+
+    Everything is written beside its place and then moved, so a full disk leaves a
+    model that was there before as it was.
+
+    Args:
+        folder: made if missing.
+        model: its parameters are stored as `dtype`.
+        vocabulary: the layout of ids.
+        text_tokenizer: words <-> text ids.
+        image_tokenizer: pictures <-> codes.
+        position_slot: as the model was trained with.
+        options: what drawing uses unless told otherwise.
+        card: the README.md, in Markdown.
+        dtype: of the stored parameters; with bf16 the image tokenizer's are fp16.
+
+    Raises:
+        CheckpointError: it could not be written.
+    """
+    folder = Path(folder)
+    partial = folder / ".partial"
+    settings = {"format": FORMAT, **asdict(model.config)}
+    settings["position_slot"] = position_slot
+    weights = {
+        name: tensor.detach().to("cpu", DTYPES[dtype]).contiguous()
+        for name, tensor in model.state_dict().items()
+    }
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        image_tokenizer.save(partial / "image_tokenizer", half=dtype == "bf16")
+        save_file(weights, partial / "model.safetensors")
+        vocabulary.save(partial / "vocabulary.json")
+        text_tokenizer.save(partial / "text_tokenizer.json")
+        _write(partial / "generation.json", asdict(options or GenerationOptions()))
+        if card is not None:
+            (partial / "README.md").write_text(card, encoding="utf-8")
+        _write(partial / "config.json", settings)
+        for path in sorted(p for p in partial.rglob("*") if p.is_file()):
+            place = folder / path.relative_to(partial)
+            place.parent.mkdir(exist_ok=True)
+            path.replace(place)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"the model was not written to {folder} ({error}); free some space or "
+            "choose another folder, and save again"
+        ) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def settings_of(folder: Path) -> dict[str, Any]:
+    """What `config.json` of a model folder says, checked.
+
+    Raises:
+        CheckpointError: it is damaged, or from another format.
+    """
+    path = folder / "config.json"
+    settings = _read(path)
+    if settings.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {settings.get('format')!r}, this version reads "
+            f"{FORMAT}; save the model again with this version"
+        )
+    for name in (*SHAPE, "position_slot"):
+        value = settings.get(name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise CheckpointError(f"{path}: {name} is {value!r}, not a whole number")
+    return settings
+
+
+def fit(
+    shapes: Mapping[str, tuple[int, ...]],
+    tensors: Mapping[str, Tensor],
+    origin: Path,
+) -> None:
+    """Check that tensors are exactly those a model needs.
+
+    Raises:
+        CheckpointError: a name or a shape differs; the first is named.
+    """
+    for name in sorted(shapes.keys() | tensors.keys()):
+        if name not in tensors or name not in shapes:
+            lacks = "lacks" if name not in tensors else "has an unknown"
+            raise CheckpointError(f"{origin} {lacks} {name}; is it another model's?")
+        ours, theirs = shapes[name], tuple(tensors[name].shape)
+        if ours != theirs:
+            raise CheckpointError(
+                f"{origin}: {name} is {list(theirs)}, config.json asks for "
+                f"{list(ours)}; take both files from one model"
+            )
+
+
+def _model(folder: Path, settings: Mapping[str, Any]) -> Transformer:
+    path = folder / "model.safetensors"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path} is missing or damaged ({error}); copy the model folder again"
+        ) from error
+    try:
+        config = TransformerConfig(**{name: settings[name] for name in SHAPE})
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+    with torch.device("meta"), _Unfilled():  # all weights are replaced at once
+        model = Transformer(config)
+    shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    fit(shapes, tensors, path)
+    wide = {name: tensor.float() for name, tensor in tensors.items()}
+    model.load_state_dict(wide, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves out `normal_`: on "meta" it imports torch's compiler, 1.4 s of CPU."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func is torch.nn.init.normal_:
+            return None
+        return func(*args, **(kwargs or {}))
+
+
+def _options(path: Path) -> GenerationOptions:
+    if not path.exists():
+        return GenerationOptions()
+    table = _read(path)
+    if unknown := sorted(set(table) - set(GenerationOptions.named())):
+        raise CheckpointError(
+            f"{path} has an unknown option {unknown[0]!r}; there are: "
+            f"{', '.join(GenerationOptions.named())}"
+        )
+    try:
+        return GenerationOptions(**table)
+    except Cm3leonError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}); copy it again") from error
+    if not isinstance(table, dict):
+        raise CheckpointError(f"{path} is no table of settings; copy it again")
+    return table
+
+
+def _write(path: Path, table: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,75 @@
+"""How to draw, checked once, here."""
+
+import math
+import secrets
+from dataclasses import dataclass, fields, replace
+
+from cm3leon.errors import ConfigError
+
+SEEDS = 2**31  # a drawn seed is below this, so that it is easily retyped
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationOptions:
+    """How the next id is drawn: guidance, temperature, top-k, top-p, in this order.
+
+    Raises:
+        ConfigError: a value is out of its range; the message names it.
+    """
+
+    temperature: float = 1.0  # 0 is greedy: always the likeliest id
+    top_p: float = 1.0  # share of the probability kept; 1 keeps all
+    top_k: int | None = None  # ids kept; None keeps all
+    guidance_scale: float = 3.0  # pictures only; 1 is none. Yu et al. 2023, §3.1
+    max_text: int = 64  # most text ids of an answer
+    seed: int | None = None  # None: a new one for every call
+
+    def __post_init__(self) -> None:
+        self._check_types()
+        if not 0 <= self.temperature < math.inf:
+            raise ConfigError(
+                f"temperature is {self.temperature}, below 0 or not finite; 0 takes "
+                "the likeliest id, 1 draws as the model learnt"
+            )
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(
+                f"top_p is {self.top_p}, outside 0 < top_p <= 1; 1 keeps every id"
+            )
+        if self.top_k is not None and self.top_k < 1:
+            raise ConfigError(
+                f"top_k is {self.top_k}, below 1; leave it out to keep every id"
+            )
+        if not 0 <= self.guidance_scale < math.inf:
+            raise ConfigError(
+                f"guidance_scale is {self.guidance_scale}, below 0 or not finite; 1 is "
+                "no guidance, 3 is usual"
+            )
+        if self.max_text < 1:
+            raise ConfigError(f"max_text is {self.max_text}, below 1; 64 is usual")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise ConfigError(
+                f"seed is {self.seed}, outside 0 <= seed < 2**63; leave it out for a "
+                "new one"
+            )
+
+    def _check_types(self) -> None:
+        for name in ("top_k", "max_text", "seed"):
+            value = getattr(self, name)
+            optional = value is None and name != "max_text"
+            if not optional and (isinstance(value, bool) or not isinstance(value, int)):
+                raise ConfigError(f"{name} is {value!r}, not a whole number")
+        for name in ("temperature", "top_p", "guidance_scale"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"{name} is {value!r}, not a number")
+
+    def seeded(self) -> "GenerationOptions":
+        """The same with a seed: its own, or else a new one, so that it can be told."""
+        if self.seed is not None:
+            return self
+        return replace(self, seed=secrets.randbelow(SEEDS))
+
+    @classmethod
+    def named(cls) -> tuple[str, ...]:
+        """Every option's name."""
+        return tuple(field.name for field in fields(cls))

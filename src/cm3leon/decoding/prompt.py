@@ -1,0 +1,154 @@
+"""What is asked of the model: a document to extend, or one with a hole to fill.
+
+    extend   conditional    <eos> TEXT <break>              Yu et al. 2023, §3.1
+             unconditional  <eos> <mask:0> <break>
+    fill     conditional    <eos> <mask:0> <break> IMAGE <eos> <infill:0>
+
+A prompt's lanes all end where the same drawn ids begin. Positions are those the ids
+had in training: with a position slot, ids that moved keep the place they came from.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+
+from cm3leon.decoding.constraints import Constraint, Kind
+from cm3leon.decoding.lanes import Lane
+from cm3leon.decoding.options import GenerationOptions
+from cm3leon.errors import RequestError
+from cm3leon.tokens.codec import Codec, positions
+from cm3leon.tokens.document import Document, Text
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Lanes to read, and what may be drawn after them."""
+
+    conditional: Lane
+    unconditional: Lane | None  # of guided pictures
+    constraint: Constraint
+    most: int  # ids to draw; a picture takes all of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptWriter:
+    """Documents -> prompts for one model."""
+
+    codec: Codec
+    context: int
+    position_slot: int = 0
+
+    def extend(
+        self, document: Document, want: Kind, options: GenerationOptions
+    ) -> Prompt:
+        """Ask for a segment after `document`, or for more of its last text.
+
+        Raises:
+            RequestError: the document is empty or has a hole, a picture is to follow a
+                picture, or it is all too long.
+        """
+        if want not in ("image", "text"):
+            raise RequestError(f"want is {want!r}; it can be 'image' or 'text'")
+        if document.holes:
+            raise RequestError("the document has a hole; fill it before extending it")
+        document = _without_empty_text(document)
+        if not document.segments:
+            raise RequestError("the document is empty; give it words or a picture")
+        worded = isinstance(document.segments[-1], Text)
+        if want == "image" and not worded:
+            raise RequestError(
+                "the document ends in a picture; put text behind it to ask for another"
+            )
+        vocabulary = self.codec.vocabulary
+        ids = self.codec.extend_prompt(document)
+        if want == "text":
+            ids = ids[:-1] if worded else ids  # within a text there is no <break>
+            lane = self._lane(ids, (), vocabulary.text.start)
+            constraint = Constraint.extending(self.codec)
+            return self._prompt(constraint, lane, None, options)
+        conditional = self._lane(ids, (), vocabulary.image.start)
+        unconditional = None
+        if options.guidance_scale != 1:
+            masked = self.codec.mask_prompt(document)
+            unconditional = self._lane(masked, repeat("text"), vocabulary.image.start)
+        constraint = Constraint.image(self.codec)
+        return self._prompt(constraint, conditional, unconditional, options)
+
+    def fill(self, document: Document, options: GenerationOptions) -> Prompt:
+        """Ask for what stands in the first hole of `document`.
+
+        Raises:
+            RequestError: there is no hole, there are too many, or it is all too long.
+        """
+        vocabulary, holes = self.codec.vocabulary, document.holes
+        if not holes:
+            raise RequestError("the document has no hole to fill; put a Hole in it")
+        if len(holes) > len(vocabulary.masks):
+            raise RequestError(
+                f"the document has {len(holes)} holes, the model knows "
+                f"{len(vocabulary.masks)}; fill some of them first"
+            )
+        ids = self.codec.fill_prompt(_without_empty_text(document))
+        body = self._lane(ids[:-1], [hole.wants for hole in holes], vocabulary.eos)
+        infill, after = len(ids) - 1, len(ids)
+        if self.position_slot:
+            start = body.positions[ids.index(vocabulary.masks[0])]
+            infill, after = start, start
+        lane = Lane(tuple(ids), (*body.positions, infill), after)
+        constraint = Constraint.filling(self.codec)
+        if holes[0].wants == "image":
+            constraint = Constraint.image(self.codec)
+        return self._prompt(constraint, lane, None, options)
+
+    def _lane(self, ids: Sequence[int], masked: Iterable[Kind], following: int) -> Lane:
+        """Ids with their places in the document, of which `following` is the next.
+
+        Args:
+            ids: of the prompt.
+            masked: what each mask stands for, in order.
+            following: an id of the kind that comes after them.
+        """
+        vocabulary = self.codec.vocabulary
+        masks, kinds = frozenset(vocabulary.masks), iter(masked)
+        whole: list[int] = []  # the document as if its holes were filled
+        kept = []
+        for id in ids:
+            kept.append(len(whole))
+            if id not in masks:
+                whole.append(id)
+            elif next(kinds) == "text":
+                whole.append(vocabulary.text.start)  # its length is not known yet
+            else:
+                codes = self.codec.codes_per_image if self.position_slot else 1
+                whole += [vocabulary.image.start] * codes
+        places = positions(vocabulary, [*whole, following], self.position_slot)
+        return Lane(tuple(ids), tuple(places[i] for i in kept), places[-1])
+
+    def _prompt(
+        self,
+        constraint: Constraint,
+        conditional: Lane,
+        unconditional: Lane | None,
+        options: GenerationOptions,
+    ) -> Prompt:
+        picture = constraint.kind == "image"
+        least = self.codec.codes_per_image if picture else 1
+        lanes = [lane for lane in (conditional, unconditional) if lane is not None]
+        used = max(max(len(lane.ids), lane.next_position) for lane in lanes)
+        furthest = max(max(lane.positions) for lane in lanes)
+        if used + least > self.context or furthest >= self.context:
+            wanted = f"a picture {least}" if picture else "an answer at least 1"
+            raise RequestError(
+                f"the prompt takes {max(used, furthest + 1)} ids and {wanted} more, "
+                f"the model reads {self.context}; shorten the prompt"
+            )
+        most = least if picture else min(options.max_text, self.context - used)
+        return Prompt(conditional, unconditional, constraint, most)
+
+
+def _without_empty_text(document: Document) -> Document:
+    """The document as training would have it: no text is empty there."""
+    segments = document.segments
+    return Document(
+        *(s for s in segments if not isinstance(s, Text) or s.text.rstrip())
+    )

@@ -1,0 +1,53 @@
+import pytest
+
+from cm3leon.cli import main as cli
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory, vocabulary, text_tokenizer):
+    """A tiny untrained model on disk: pictures of 16 pixels, 16 codes of 64."""
+    import torch
+
+    from cm3leon.decoding.folder import save
+    from cm3leon.images.tokenizer import ImageTokenizer
+    from cm3leon.images.vqgan import VQGAN
+    from cm3leon.images.vqgan import preset as vqgan_preset
+    from cm3leon.model.presets import preset
+    from cm3leon.model.transformer import Transformer
+
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(0)
+        model = Transformer(preset("tiny", vocabulary_size=vocabulary.size))
+        for weight in model.parameters():
+            weight.normal_(std=0.1)
+        image_tokenizer = ImageTokenizer(VQGAN(vqgan_preset("tiny")))
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    card = "---\nlicense: apache-2.0\n---\n# A tiny model\n"
+    parts = (model, vocabulary, text_tokenizer, image_tokenizer)
+    save(folder, *parts, position_slot=32, card=card)
+    return folder
+
+
+@pytest.fixture
+def call(capsys, monkeypatch, tmp_path, model_folder):
+    """Run a verb on the tiny model in an empty folder: exit code, stdout, stderr."""
+
+    def run(verb, *words):
+        code = cli.main([verb, *map(str, words), "--model", str(model_folder)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return run
+
+
+@pytest.fixture
+def no_model(monkeypatch):
+    """Make loading a model a failure of the test."""
+    from cm3leon.decoding import folder
+
+    def fail(path=None):
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr(folder, "load", fail)

@@ -1,0 +1,184 @@
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import cm3leon
+
+
+def pictures():
+    return sorted(path.name for path in Path().rglob("*.png"))
+
+
+def test_one_command_draws_a_picture_from_start_to_end(model_folder, tmp_path):
+    words = [
+        "generate",
+        "--seed",
+        "7",
+        "--model",
+        str(model_folder),
+        "--",
+        "a red apple",
+    ]
+    said = subprocess.run(
+        [sys.executable, "-m", "cm3leon", *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONWARNINGS": "error"},
+    )
+    assert (said.returncode, said.stderr) == (0, "")
+    assert re.fullmatch(r"a-red-apple-7\.png  seed 7  \d+\.\d\d s\n", said.stdout)
+    with Image.open(tmp_path / "a-red-apple-7.png") as picture:
+        assert picture.size == (256, 256)
+
+
+def test_a_picture_tells_how_it_was_drawn(call):
+    assert call("generate", "a red apple", "--seed", 7, "--top-p", 0.9)[0] == 0
+    with Image.open("a-red-apple-7.png") as picture:
+        told = picture.text
+    assert (told["prompt"], told["seed"], told["model"]) == ("a red apple", "7", "tiny")
+    assert told["Software"] == f"cm3leon {cm3leon.__version__}"
+    options = json.loads(told["options"])
+    assert (options["top_p"], options["seed"], options["guidance_scale"]) == (0.9, 7, 3)
+
+
+def test_each_picture_can_be_drawn_again_from_its_own_seed(call):
+    code, out, _ = call("generate", "a red apple", "b", "--count", 3, "--seed", 5)
+    assert code == 0
+    lines = [line.split("  ")[:2] for line in out.splitlines()]
+    names = ["a-red-apple", "b"]
+    assert lines == [[f"{n}-{s}.png", f"seed {s}"] for n in names for s in (5, 6, 7)]
+    assert call("generate", "b", "--seed", 6, "--out", "again")[0] == 0
+    again, first = Path("again/b-6.png"), Path("b-6.png")
+    assert again.read_bytes() == first.read_bytes()
+    assert first.read_bytes() != Path("b-5.png").read_bytes()
+
+
+def test_without_a_seed_one_is_drawn_and_told(call):
+    _, out, _ = call("generate", "b", "b")
+    seeds = re.findall(r"seed (\d+)", out)
+    assert len(seeds) == 2
+    assert Path(f"b-{seeds[0]}.png").exists()
+
+
+def test_nothing_is_overwritten(call):
+    for _ in range(2):
+        assert call("generate", "b", "--seed", 1)[0] == 0
+    assert pictures() == ["b-1-2.png", "b-1.png"]
+
+
+def test_a_single_picture_goes_where_it_is_told_and_not_on_top_of_another(
+    call, monkeypatch
+):
+    code, out, _ = call("generate", "b", "--out", "new/mine.png")
+    assert code == 0
+    assert out.startswith(str(Path("new/mine.png")))
+    code, out, err = call("generate", "b", "--out", "new/mine.png")
+    assert (code, out) == (1, "")
+    assert "mine.png is there already; delete it or choose another name" in err
+
+
+@pytest.mark.parametrize(("size", "side"), [((), 256), (("--size", 48), 48)])
+def test_pictures_are_as_large_as_asked(call, size, side):
+    assert call("generate", "b", *size, "--seed", 1)[0] == 0
+    with Image.open("b-1.png") as picture:
+        assert picture.size == (side, side)
+
+
+def test_prompts_come_from_a_file_too_and_onto_one_sheet(call):
+    Path("prompts.txt").write_text("# colours\na red apple\n\n  ein Äpfel \n")
+    words = ("b", "--prompts", "prompts.txt", "--grid", "out/sheet.png", "--seed", 1)
+    code, out, _ = call("generate", *words, "--size", 64)
+    assert code == 0
+    assert pictures() == [
+        "a-red-apple-1.png",
+        "b-1.png",
+        "ein-äpfel-1.png",
+        "sheet.png",
+    ]
+    assert out.splitlines()[-1] == str(Path("out/sheet.png"))
+    with Image.open("out/sheet.png") as sheet:
+        assert sheet.width > 3 * 64
+        assert sheet.height > 64
+    code, _, err = call("generate", "b", "--grid", "out/sheet.png")
+    assert code == 1
+    assert "sheet.png is there already" in err
+
+
+def test_json_is_one_list_of_all_pictures(call):
+    code, out, _ = call(
+        *("generate", "b", "a", "--count", 2, "--seed", 1, "--json"),
+        *("--grid", "sheet.png", "--temperature", 0.5, "--top-k", 5),
+    )
+    told = json.loads(out)
+    assert code == 0
+    assert [one["path"] for one in told] == ["b-1.png", "b-2.png", "a-1.png", "a-2.png"]
+    assert [one["seed"] for one in told] == [1, 2, 1, 2]
+    assert {one["temperature"] for one in told} == {0.5}
+    assert {one["top_k"] for one in told} == {5}
+    assert all(one["seconds"] >= 0 for one in told)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["b", "--temperature", "-1"], "temperature is -1.0, below 0"),
+        (["b", "--top-p", "0"], "top_p is 0.0, outside 0 < top_p <= 1"),
+        (["b", "--top-k", "0"], "top_k is 0, below 1"),
+        (["b", "--guidance-scale", "nan"], "guidance_scale is nan, below 0"),
+        (["b", "--seed", "-1"], "seed is -1, outside"),
+        (["b", "--count", "0"], "count is 0, below 1"),
+        (["b", "--size", "0"], "size is 0, outside 1 to 8192 pixels"),
+        (
+            ["b", "a", "--out", "a.png"],
+            "2 pictures do not fit into a.png; name a folder",
+        ),
+        ([" "], "a prompt is empty; say what to draw"),
+        (["\udcff"], "is no text in UTF-8"),
+        (["--prompts", "missing.txt"], "missing.txt: No such file"),
+    ],
+)
+def test_what_is_wrong_is_one_line_before_a_model_is_loaded(
+    call, no_model, words, said
+):
+    code, out, err = call("generate", *words)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert err.count("\n") == 1
+    assert pictures() == []
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("b", "--temperature", "hot"), ("b", "--sed", 1)]
+)
+def test_wrong_usage_is_one_line_and_code_2(call, no_model, words):
+    code, out, err = call("generate", *words)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+
+
+def test_a_prompt_that_is_too_long_is_one_line_with_both_numbers(call):
+    code, out, err = call("generate", "apple " * 200)
+    assert (code, out) == (1, "")
+    assert re.search(r"takes \d+ ids and a picture 16 more, the model reads 128", err)
+    assert err.count("\n") == 1
+
+
+def test_a_size_that_does_not_fit_the_model_is_one_line_with_the_nearest(call):
+    code, _, err = call("generate", "b", "--size", 250)
+    assert code == 1
+    assert "size is 250, not a multiple of the 16 pixels" in err
+    assert "the nearest is 256" in err
+
+
+def test_a_prompts_file_that_is_no_text_is_named(call, no_model):
+    Path("prompts.txt").write_bytes(b"\xff\xfe\x00")
+    code, _, err = call("generate", "--prompts", "prompts.txt")
+    assert code == 1
+    assert "prompts.txt is no text in UTF-8" in err

@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from cm3leon.decoding.lanes import Lane, Lanes
+
+
+def teacher_forced(model, lane, drawn, head):
+    """Logits after the prompt and after each drawn id, in one plain pass."""
+    ids = torch.tensor([[*lane.ids, *drawn]])
+    counted = range(lane.next_position, lane.next_position + len(drawn))
+    places = torch.tensor([[*lane.positions, *counted]])
+    return model(ids, places)[0, len(lane.ids) - 1 :, head]
+
+
+@pytest.mark.parametrize("jump", [0, 13])
+def test_reading_step_by_step_is_one_pass_over_the_whole(model, jump):
+    lengths, steps = [1, 5, 9, 5], 6
+    random = torch.Generator().manual_seed(0)
+    lanes = [
+        Lane(
+            tuple(torch.randint(4, 300, (n,), generator=random).tolist()),
+            tuple(range(n)),
+            n + jump,
+        )
+        for n in lengths
+    ]
+    drawn = torch.randint(4, 300, (len(lanes), steps), generator=random)
+    head = torch.arange(280, 344)
+    batch = Lanes(model, lanes, steps + 1)
+    logits = [batch.read(batch.last, head)]
+    logits += [batch.read(drawn[:, i], head) for i in range(steps)]
+    for row, lane in enumerate(lanes):
+        wanted = teacher_forced(model, lane, drawn[row].tolist(), head)
+        ours = torch.stack([step[row] for step in logits])
+        assert_close(ours.log_softmax(-1), wanted.log_softmax(-1), rtol=1e-4, atol=1e-4)
+
+
+def test_lanes_of_one_id_need_no_prefill(model):
+    batch = Lanes(model, [Lane((2,), (0,), 1)], 1)
+    head = torch.arange(10)
+    wanted = model(torch.tensor([[2]]))[0, :, :10]
+    assert_close(batch.read(batch.last, head), wanted)
+
+
+def test_a_lane_that_has_ended_may_be_fed_beyond_the_last_position(model):
+    last = model.config.context - 1
+    batch = Lanes(model, [Lane((2, 5), (0, last), last + 1)], 3)
+    ids = batch.last
+    for _ in range(3):
+        ids = batch.read(ids, torch.arange(10)).argmax(-1)
