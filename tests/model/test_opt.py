@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from cm3leon.errors import CheckpointError
-from cm3leon.model import opt
+from cm3leon.model import opt, transformer
 from cm3leon.model.presets import PRESETS
 from cm3leon.model.transformer import TransformerConfig
 
@@ -36,8 +36,12 @@ def ids_for(config, batch=2):
 
 
 @pytest.mark.parametrize("config", SHAPES, ids=["tiny", "wide"])
+@pytest.mark.parametrize("short", [0, 10_000], ids=["fused", "by hand"])
 @torch.no_grad()
-def test_opt_of_transformers_is_the_same_function(config, scrambled):
+def test_opt_of_transformers_is_the_same_function(
+    config, scrambled, monkeypatch, short
+):
+    monkeypatch.setattr(transformer, "SHORT", short)
     model = scrambled(config)
     ids = ids_for(config)
     ours, theirs = model(ids), peer(model)(ids).logits

@@ -7,6 +7,7 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from cm3leon.errors import ConfigError
+from cm3leon.model import transformer
 from cm3leon.model.presets import AUTHORS_VOCABULARY
 from cm3leon.model.transformer import (
     EPSILON,
@@ -114,6 +115,34 @@ def test_changing_an_id_leaves_the_logits_before_it(model):
         after = model(others)
         assert torch.equal(after[:, :changed], before[:, :changed])
         assert not torch.allclose(after[:, changed:], before[:, changed:])
+
+
+@pytest.mark.parametrize("short", [9, 10])
+def test_short_rows_by_two_products_are_long_rows_by_the_fused_kernel(
+    model, monkeypatch, short
+):
+    ids, kernels = ids_of(0, 2, 10), []
+    fused = F.scaled_dot_product_attention
+    expected = model(ids)
+
+    def counted(*tensors, **options):
+        kernels.append(options)
+        return fused(*tensors, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(transformer, "SHORT", short)
+    assert_close(model(ids), expected)
+    assert len(kernels) == (model.config.layers if short < 10 else 0)
+
+
+@pytest.mark.parametrize("short", [0, 1000])
+def test_under_autocast_logits_are_near_those_of_fp32(model, monkeypatch, short):
+    monkeypatch.setattr(transformer, "SHORT", short)
+    ids = ids_of(0, 2, 40)
+    with torch.autocast("cpu", torch.bfloat16):
+        halves = model(ids)
+    assert halves.dtype == torch.bfloat16
+    assert (halves - model(ids)).abs().mean() < 0.03 * model(ids).std()
 
 
 def test_positions_count_from_zero_unless_given(model):

@@ -1,6 +1,7 @@
 """Open Clip Art Library: public-domain clip art of many hands, as Debian packs it."""
 
 import logging
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -73,7 +74,9 @@ def _vocabulary(archives: Archives, files: list[str]) -> set[str]:
 def _picture(bitmap: Path, drawing: Path) -> Image.Image | None:
     """The bitmap; where it is huge the vector file; nothing where neither will do."""
     try:
-        image: Image.Image = Image.open(bitmap)
+        with warnings.catch_warnings():  # the largest warn, but are not decoded
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image: Image.Image = Image.open(bitmap)
         if image.width * image.height > _MOST_PIXELS:
             image = draw_svg_file(drawing, width=512)
         return contain(image)

@@ -161,7 +161,6 @@ def train(settings: Pretrain) -> Path | None:
         documents = [Document(Text(prompt)) for prompt in settings.prompts]
         drawn = engine.extend(documents, options)
         pictures = [pixels_of(document) for document in drawn]
-        model.train().requires_grad_(True)  # the engine froze it
         labelled = list(zip(settings.prompts, pictures, strict=True))
         contact_sheet(labelled).save(folder / f"samples-{step:07d}.png")
 
