@@ -36,6 +36,12 @@ def test_exactly_the_limit_apart_is_not_a_twin():
     assert find_twins(thumbnails, [0, 1, 2]) == [None, None, 0]
 
 
+def test_what_is_to_be_kept_stays_and_later_ones_may_look_like_it():
+    thumbnails = np.array([[0] * 768, [2 * 64] * 768, [4 * 64] * 768], np.uint16)
+    assert find_twins(thumbnails, [0, 1, 2]) == [None, 0, None]
+    assert find_twins(thumbnails, [0, 1, 2], keep={1}) == [None, None, 1]
+
+
 def test_pictures_after_the_first_block_are_compared_too():
     thumbnails = np.arange(600, dtype=np.uint16)[:, None].repeat(4, axis=1) * 20
     twins = find_twins(thumbnails, range(600), limit=0.4)

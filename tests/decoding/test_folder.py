@@ -96,7 +96,7 @@ def test_a_tensor_of_another_shape_is_named_with_both(saved):
     with pytest.raises(CheckpointError) as caught:
         folder.load(where)
     said = str(caught.value)
-    assert "positions.weight is [130, 64], config.json asks for [66, 64]" in said
+    assert "positions.weight is [130, 64], the model needs [66, 64]" in said
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,11 @@ def test_some_head_rows_are_the_same_columns(model):
     assert_close(model(ids, head=rows), model(ids)[..., rows])
 
 
+def test_hidden_is_what_the_head_multiplies(model):
+    ids = ids_of(0, 2, 10)
+    assert torch.equal(model.hidden(ids) @ model.embedding.weight.T, model(ids))
+
+
 def test_lanes_of_a_batch_do_not_see_each_other(model):
     ids = ids_of(0, 3, 10)
     alone = torch.cat([model(lane[None]) for lane in ids])

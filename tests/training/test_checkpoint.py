@@ -176,7 +176,7 @@ def test_fit_loads_what_fits():
         ),
         (
             {"bias": torch.ones(2), "weight": torch.ones(2, 4)},
-            r"the test: weight is \[2, 4\], this model needs \[2, 3\]; use the sett",
+            r"the test: weight is \[2, 4\], the model needs \[2, 3\]; use the wei",
         ),
         ({"bias": torch.ones(9), "weight": torch.ones(9)}, r"the test: bias is \[9\]"),
     ],

@@ -36,14 +36,14 @@ def build(
     and apt-get and not installed. By default only pictures whose licence asks for
     attribution at most. A build that was stopped goes on where it was.
 
-    Examples:
-    `cm3leon data build corpus`
+    For example:
 
-    `cm3leon data build corpus --only npm`
-
-    `cm3leon data build corpus --only twemoji,noto --limit 100`
-
-    `cm3leon data build corpus --share-alike --cache archives`
+    ```
+    cm3leon data build corpus
+    cm3leon data build corpus --only npm
+    cm3leon data build corpus --only twemoji,noto --limit 100
+    cm3leon data build corpus --share-alike --cache archives
+    ```
 
     Parameters
     ----------
@@ -76,10 +76,12 @@ def build(
 def sources(*, style: Literal["table", "markdown", "notice"] = "table") -> None:
     """Show where the corpus comes from: sources, versions, licences, authors.
 
-    Examples:
-    `cm3leon data sources`
+    For example:
 
-    `cm3leon data sources --style notice > NOTICE`
+    ```
+    cm3leon data sources
+    cm3leon data sources --style notice > NOTICE
+    ```
 
     Parameters
     ----------
@@ -113,14 +115,14 @@ def check(
     Takes a corpus, a folder of pictures with metadata.jsonl or a .txt file beside
     each, webdataset tars, or Parquet files with a picture and a text column.
 
-    Examples:
-    `cm3leon data check corpus --split val_concept`
+    For example:
 
-    `cm3leon data check holidays`
-
-    `cm3leon data check shards --image jpg --caption txt`
-
-    `cm3leon data check pictures.parquet --json`
+    ```
+    cm3leon data check corpus --split val_concept
+    cm3leon data check holidays
+    cm3leon data check shards --image jpg --caption txt
+    cm3leon data check pictures.parquet --json
+    ```
 
     Parameters
     ----------
@@ -164,10 +166,12 @@ def shards(
     Takes whatever check can read. Pictures that cannot be used are counted, named and
     left out. A build that was stopped goes on behind its last whole shard.
 
-    Examples:
-    `cm3leon data shards corpus shards/train --tokenizers runs/tokenizers`
+    For example:
 
-    `cm3leon data shards holidays shards --tokenizers runs/tokenizers --no-mirror`
+    ```
+    cm3leon data shards corpus shards/train --tokenizers runs/tokenizers
+    cm3leon data shards holidays shards --tokenizers runs/tokenizers --no-mirror
+    ```
 
     Parameters
     ----------

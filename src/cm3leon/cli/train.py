@@ -12,13 +12,13 @@ app = App(
     Every run resumes from its last checkpoint when the same command is given again, and
     saves one when it is asked to stop (Ctrl-C or SIGTERM).
 
-    Examples:
+    For example:
 
-        cm3leon train text-tokenizer data=corpus run=runs/tokenizers size=3072
-
-        cm3leon train image-tokenizer configs/image_tokenizer/shipped.toml
-
-        cm3leon train pretrain configs/pretrain/shipped.toml loop.steps=500
+    ```
+    cm3leon train text-tokenizer data=corpus run=runs/tokenizers size=3072
+    cm3leon train image-tokenizer configs/image_tokenizer/shipped.toml
+    cm3leon train pretrain configs/pretrain/shipped.toml loop.steps=500
+    ```
     """,
 )
 

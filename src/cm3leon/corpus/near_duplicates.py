@@ -7,7 +7,7 @@ Thumbnails hold sums of 64 pixels, so all products are whole numbers that float6
 exactly: the answer depends on no library's order of adding up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from jaxtyping import UInt16
@@ -20,6 +20,7 @@ def find_twins(
     thumbnails: UInt16[np.ndarray, "pictures values"],
     order: Sequence[int],
     *,
+    keep: Collection[int] = (),
     limit: float = 3.0,
 ) -> list[int | None]:
     """For each picture the kept one it looks like, `None` for those to keep.
@@ -27,6 +28,7 @@ def find_twins(
     Args:
         thumbnails: channel sums over 64 pixels each.
         order: pictures in the order in which they are kept or not.
+        keep: pictures that stay whatever they look like.
         limit: grey levels, RMS.
     """
     twins: list[int | None] = [None] * len(thumbnails)
@@ -38,6 +40,8 @@ def find_twins(
         products = values[block] @ values[: start + _BLOCK].T
         distances = norms[block, None] + norms[None, : start + _BLOCK] - 2 * products
         for row, near in enumerate(distances < nearest):
+            if order[start + row] in keep:
+                continue
             before: list[int] = np.flatnonzero(near[: start + row]).tolist()
             kept = (order[place] for place in before if twins[order[place]] is None)
             twins[order[start + row]] = next(kept, None)

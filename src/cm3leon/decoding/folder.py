@@ -20,7 +20,6 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from cm3leon.decoding.engine import Engine
@@ -28,6 +27,7 @@ from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import CheckpointError, Cm3leonError, ConfigError
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.model.transformer import Transformer, TransformerConfig
+from cm3leon.model.weights import fit
 from cm3leon.tokens.codec import Codec
 from cm3leon.tokens.text import TextTokenizer
 from cm3leon.tokens.vocabulary import Vocabulary
@@ -168,28 +168,6 @@ def settings_of(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def fit(
-    shapes: Mapping[str, tuple[int, ...]],
-    tensors: Mapping[str, Tensor],
-    origin: Path,
-) -> None:
-    """Check that tensors are exactly those a model needs.
-
-    Raises:
-        CheckpointError: a name or a shape differs; the first is named.
-    """
-    for name in sorted(shapes.keys() | tensors.keys()):
-        if name not in tensors or name not in shapes:
-            lacks = "lacks" if name not in tensors else "has an unknown"
-            raise CheckpointError(f"{origin} {lacks} {name}; is it another model's?")
-        ours, theirs = shapes[name], tuple(tensors[name].shape)
-        if ours != theirs:
-            raise CheckpointError(
-                f"{origin}: {name} is {list(theirs)}, config.json asks for "
-                f"{list(ours)}; take both files from one model"
-            )
-
-
 def _model(folder: Path, settings: Mapping[str, Any]) -> Transformer:
     path = folder / "model.safetensors"
     try:
@@ -204,8 +182,7 @@ def _model(folder: Path, settings: Mapping[str, Any]) -> Transformer:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     with torch.device("meta"), _Unfilled():  # all weights are replaced at once
         model = Transformer(config)
-    shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
-    fit(shapes, tensors, path)
+    fit(model.state_dict(), tensors, path)
     wide = {name: tensor.float() for name, tensor in tensors.items()}
     model.load_state_dict(wide, assign=True)
     return model.eval().requires_grad_(False)

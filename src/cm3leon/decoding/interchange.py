@@ -20,11 +20,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cm3leon.decoding import transformers_files as files
-from cm3leon.decoding.folder import FORMAT, SHAPE, fit, located, settings_of
+from cm3leon.decoding.folder import FORMAT, SHAPE, located, settings_of
 from cm3leon.errors import CheckpointError, RequestError
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.model import opt
 from cm3leon.model.transformer import Transformer, TransformerConfig
+from cm3leon.model.weights import fit
 from cm3leon.tokens.text import TextTokenizer
 from cm3leon.tokens.vocabulary import Vocabulary
 
@@ -133,7 +134,7 @@ def _read_config(folder: Path) -> tuple[TransformerConfig, int]:
 def _check(tensors: Mapping[str, Tensor], config: TransformerConfig, at: Path) -> None:
     with torch.device("meta"):
         state = Transformer(config).state_dict()
-    fit({name: tuple(x.shape) for name, x in state.items()}, tensors, at)
+    fit(state, tensors, at)
 
 
 def _vocabulary(folder: Path, config: TransformerConfig) -> Vocabulary:

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cm3leon.errors import CheckpointError
+from cm3leon.model import weights
 
 FOLDER = "checkpoints"
 
@@ -108,17 +109,7 @@ def fit(model: torch.nn.Module, tensors: Mapping[str, Tensor], origin: str) -> N
     Raises:
         CheckpointError: a name or a shape differs; the first is named.
     """
-    expected = model.state_dict()
-    for name in sorted(set(expected) | set(tensors)):
-        if name not in tensors or name not in expected:
-            lacks = "lacks" if name not in tensors else "has an unknown"
-            raise CheckpointError(f"{origin} {lacks} {name}; is it another model's?")
-        ours, theirs = tuple(expected[name].shape), tuple(tensors[name].shape)
-        if ours != theirs:
-            raise CheckpointError(
-                f"{origin}: {name} is {list(theirs)}, this model needs {list(ours)}; "
-                "use the settings it was trained with"
-            )
+    weights.fit(model.state_dict(), tensors, origin)
     model.load_state_dict(dict(tensors))
 
 
