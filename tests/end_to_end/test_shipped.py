@@ -1,0 +1,102 @@
+"""The model that comes with the package, as a user meets it."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cm3leon import Document, GenerationOptions, Hole, Text, load
+from cm3leon.decoding.folder import shipped
+from cm3leon.tokens.document import Image as Picture
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return load()
+
+
+def draw(engine, words, **options):
+    options = GenerationOptions(**{"seed": 0, **options})
+    return engine.extend([Document(Text(text)) for text in words], options)
+
+
+def test_what_ships_is_small_and_says_what_it_is():
+    size = sum(path.stat().st_size for path in shipped().rglob("*") if path.is_file())
+    assert size < 60_000_000
+    card = (shipped() / "README.md").read_text()
+    assert "@@" not in card
+    for word in ("licence", "NOTICE", "test_concept", "Compute"):
+        assert word in card
+
+
+def test_colours_follow_the_words(engine):
+    """Of the coloured pixels, those of the named colour lead its own channel."""
+    channels = {"red": 0, "green": 1, "blue": 2}
+    words = [f"a flat emoji of a {colour} heart, {colour}" for colour in channels]
+    for channel, document in zip(channels.values(), draw(engine, words), strict=True):
+        pixels = np.asarray(document.images[0].pixels).astype(int)
+        coloured = pixels[pixels.max(-1) - pixels.min(-1) > 60]
+        assert len(coloured) > 100
+        assert coloured.mean(0).argmax() == channel
+
+
+def test_a_request_is_the_same_alone_and_in_a_batch(engine):
+    words = ["a red apple", "an evergreen tree with snow on it, flat emoji", "a star"]
+    together = draw(engine, words)
+    options = GenerationOptions(seed=0)
+    seeds = [5, 6, 7]
+    documents = [Document(Text(text)) for text in words]
+    together = engine.extend(documents, options, seeds=seeds)
+    for document, seed, whole in zip(documents, seeds, together, strict=True):
+        alone = engine.extend([document], options, seeds=[seed])
+        assert alone[0].images[0].codes == whole.images[0].codes
+
+
+def test_a_seed_draws_the_same_codes_again(engine):
+    first, again = draw(engine, ["a red apple"]), draw(engine, ["a red apple"])
+    other = draw(engine, ["a red apple"], seed=1)
+    assert first[0].images[0].codes == again[0].images[0].codes
+    assert first[0].images[0].codes != other[0].images[0].codes
+
+
+def test_log_probabilities_while_drawing_are_those_of_reading(engine):
+    """Greedy codes are the argmax of one teacher-forced pass over the result."""
+    drawn = draw(engine, ["a red heart"], temperature=0.0, guidance_scale=1.0)[0]
+    codec, vocabulary = engine.codec, engine.codec.vocabulary
+    from cm3leon.tokens.codec import positions
+
+    ids = codec.encode(Document(*drawn.segments))
+    places = positions(vocabulary, ids, engine.position_slot)
+    with torch.inference_mode():
+        logits = engine.model(torch.tensor([ids]), torch.tensor([places]))[0]
+    image = vocabulary.image
+    first = ids.index(next(x for x in ids if x in image))
+    best = logits[first - 1 : -2, image.start : image.stop].argmax(-1)
+    assert tuple(best.tolist()) == drawn.images[0].codes
+
+
+def test_a_picture_is_captioned_with_words(engine):
+    picture = draw(engine, ["a flat emoji of a red heart"])[0].images[0]
+    options = GenerationOptions(temperature=0.0)
+    filled = engine.fill(Document(Hole(), Picture(codes=picture.codes)), options)
+    assert filled.text.strip()
+    assert not filled.holes
+
+
+def test_the_command_draws_offline_and_its_png_says_how(tmp_path):
+    words = [sys.executable, "-m", "cm3leon", "generate", "a red apple", "--seed", "3"]
+    done = subprocess.run(
+        [*words, "--out", str(tmp_path / "apple.png"), "--json"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (told,) = json.loads(done.stdout)
+    assert told["seed"] == 3
+    with Image.open(told["path"]) as picture:
+        assert picture.size == (256, 256)
+        assert "a red apple" in str(picture.info)
