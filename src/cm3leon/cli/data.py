@@ -48,7 +48,7 @@ def build(
     Parameters
     ----------
     folder
-        Where to; about 700 MB with the archives.
+        Where to; about 1 GB with the archives.
     share_alike
         Add pictures under share-alike licences and the GPL.
     only

@@ -61,7 +61,7 @@ def _run(style: str, archives: Archives) -> list[str]:
 
 def _node(program: Path, *arguments: str) -> list[str]:
     done = subprocess.run(
-        ["node", program, *arguments],
+        ["node", program.name, *arguments],
         cwd=program.parent,
         capture_output=True,
         encoding="utf-8",
