@@ -15,3 +15,6 @@ done
 
 cm3leon train pretrain configs/pretrain/shipped.toml
 cm3leon generate "a red apple" --model runs/shipped/model
+
+# what ships is that folder, with its card and the options docs/log.md settled
+# cp -R runs/shipped/model/. src/cm3leon/shipped/

@@ -306,3 +306,20 @@ def test_a_sheet_has_what_was_decoded_below_each_original():
         assert made.getpixel(place) == colour
         assert made.getpixel((place[0], place[1] + 4)) == (*colour[:2], 255)
     assert sheet(pairs[:1]).size == (4, 8)
+
+
+def test_training_the_decoder_alone_leaves_every_code_as_it_was(settings):
+    first = image_tokenizer.train(settings("first"))
+    changes = {"start": str(first), "decoder_only": True, "quantise_from": 0}
+    second = image_tokenizer.train(settings("second", **changes))
+    one, other = ImageTokenizer.load(first), ImageTokenizer.load(second)
+    images = [picture.image for picture in drawings(3, 5)]
+    codes = one.encode(images)
+    assert torch.equal(codes, other.encode(images))
+    before, after = one.vqgan.decode(codes), other.vqgan.decode(codes)
+    assert not torch.equal(before, after)
+
+
+def test_the_decoder_alone_needs_a_start(settings):
+    with pytest.raises(ConfigError, match="decoder_only needs start"):
+        settings("run", decoder_only=True)

@@ -46,6 +46,8 @@ class ImageTokenizerTraining:
     data: str  # a corpus or folder that `Pictures.open` reads
     run: str  # folder of checkpoints, curves and the trained tokenizer
     preset: str = "shipped"
+    start: str | None = None  # an image tokenizer's folder to go on from
+    decoder_only: bool = False  # leave encoder and codebook, so that codes stay
     split: str = "train"
     validation_split: str | None = "val_concept"
     seed: int = 0
@@ -70,6 +72,8 @@ class ImageTokenizerTraining:
             raise ConfigError(
                 f"steps is {self.steps} and batch {self.batch}; both must be at least 1"
             )
+        if self.decoder_only and self.start is None:
+            raise ConfigError("decoder_only needs start, a trained image tokenizer")
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}, not above 0")
 
@@ -112,14 +116,20 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.settings = settings
         self.vqgan = VQGAN(preset(settings.preset))
+        if settings.start is not None:
+            begun = ImageTokenizer.load(settings.start).vqgan.state_dict()
+            checkpoint.fit(self.vqgan, begun, settings.start)
         self.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         options: dict[str, Any] = {
             "lr": settings.learning_rate,
             "weight_decay": settings.weight_decay,
             "fused": True,
         }
+        self._freeze()
         self.optimizer = torch.optim.AdamW(
-            self.vqgan.parameters(), betas=(0.9, 0.98), **options
+            [x for x in self.vqgan.parameters() if x.requires_grad],
+            betas=(0.9, 0.98),
+            **options,
         )
         self.perceptual = (
             Perceptual(Path(settings.reconstruction.perceptual_weights))
@@ -145,6 +155,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate_at(settings, number)
         self.vqgan.train()
+        self._freeze()
         with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
             out = self.vqgan(pixels, quantise=quantise)
         loss = reconstruction_loss(
@@ -169,6 +180,13 @@ class Trainer:
             self._critic_step(pixels, out.pixels.detach(), values)
         self._codebook(number, out.codes, out.vectors, values, generator)
         return values
+
+    def _freeze(self) -> None:
+        """With `decoder_only`: what makes codes neither learns nor averages."""
+        if not self.settings.decoder_only:
+            return
+        for part in (self.vqgan.encoder, self.vqgan.to_code, self.vqgan.quantizer):
+            part.eval().requires_grad_(False)
 
     def _adversarial(
         self, loss: Tensor, decoded: Tensor, values: dict[str, float]
@@ -212,7 +230,8 @@ class Trainer:
         values["codebook/perplexity"] = math.exp(entropy)
         if (number + 1) % settings.revive_every == 0:
             values["codebook/used"] = (self.used > 0).float().mean().item()
-            if number < settings.revive_until * settings.steps:
+            revives = number < settings.revive_until * settings.steps
+            if revives and not settings.decoder_only:
                 moved = self.vqgan.quantizer.revive(self.used, vectors, generator)
                 values["codebook/revived"] = float(moved)
             self.used.zero_()
