@@ -9,6 +9,13 @@ cm3leon train text-tokenizer data=corpus run=runs/tokenizers size=3072
 cm3leon train image-tokenizer configs/image_tokenizer/shipped.toml run=runs/image_tokenizer
 cp -R runs/image_tokenizer/image_tokenizer runs/tokenizers/
 
+# The decoder alone goes on; no code changes, so this may also be done at the very end.
+cm3leon train image-tokenizer data=corpus run=runs/decoder decoder_only=true \
+    start=runs/image_tokenizer/image_tokenizer quantise_from=0 steps=1000 batch=48 \
+    learning_rate=6e-4 reconstruction.squared=1.0 reconstruction.edges=0.1 \
+    reconstruction.log=0.02
+cp runs/decoder/image_tokenizer/* runs/tokenizers/image_tokenizer/
+
 for split in train val_concept test_style test_concept; do
     cm3leon data shards corpus shards/$split --split $split --tokenizers runs/tokenizers
 done
