@@ -2,7 +2,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image, ImageOps
 
 from cm3leon.data.build import build_shards, may_mirror
@@ -10,7 +9,6 @@ from cm3leon.data.pictures import Pictures
 from cm3leon.data.shards import Shards
 from cm3leon.errors import DataError
 from cm3leon.images.tokenizer import ImageTokenizer
-from cm3leon.images.vqgan import VQGAN, preset
 
 CAPTIONS = ["a red square", "an arrow to the left", "a blue square", "a green square"]
 
@@ -32,16 +30,6 @@ def pictures(tmp_path):
     cut.write_bytes(cut.read_bytes()[:200])
     (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
     return Pictures.open(folder, cache=tmp_path / "cache")
-
-
-@pytest.fixture
-def tokenizers(tmp_path, text_tokenizer):
-    folder = tmp_path / "tokenizers"
-    folder.mkdir()
-    text_tokenizer.save(folder / "text_tokenizer.json")
-    torch.manual_seed(0)
-    ImageTokenizer(VQGAN(preset("tiny"))).save(folder / "image_tokenizer")
-    return folder
 
 
 def test_a_record_holds_the_captions_and_codes_of_its_picture(

@@ -47,6 +47,15 @@ def equal(left, right):
             assert one == other
 
 
+def by_picture(folder, vocabulary):
+    """The ids of each version of each picture, with its record."""
+    shards = Shards(folder)
+    for number in range(len(shards)):
+        record = shards[number]
+        for codes in record.segments[1].alternatives:
+            yield tuple(vocabulary.image_id(code) for code in codes), record
+
+
 def test_stopping_anywhere_changes_nothing_after_it(make):
     stream = make()
     batches, states = [], []
@@ -95,12 +104,7 @@ def test_an_epoch_holds_every_record_once(shard_folder, vocabulary):
     config = StreamConfig(shards=str(shard_folder), rows=10, isolate_documents=True)
     plain = CM3Config(mode="none")
     stream = TokenStream(config, plain, vocabulary, CONTEXT, seed=0)
-    shards = Shards(shard_folder)
-    versions = {
-        tuple(vocabulary.image_id(code) for code in codes): shards[number].key
-        for number in range(len(shards))
-        for codes in shards[number].segments[1].alternatives
-    }
+    versions = {ids: record.key for ids, record in by_picture(shard_folder, vocabulary)}
     seen = Counter()
     for _ in range(4):
         for row in next(stream).targets.tolist():
@@ -117,12 +121,7 @@ def test_shares_of_the_mixture_are_kept(shard_folder, vocabulary):
     )
     plain = CM3Config(mode="none")
     stream = TokenStream(config, plain, vocabulary, CONTEXT, seed=0)
-    shards = Shards(shard_folder)
-    groups = {
-        tuple(vocabulary.image_id(code) for code in codes): shards[number].group
-        for number in range(len(shards))
-        for codes in shards[number].segments[1].alternatives
-    }
+    groups = {ids: record.group for ids, record in by_picture(shard_folder, vocabulary)}
     seen = Counter(
         groups[tuple(x for x in row if x in vocabulary.image)]
         for _ in range(4)

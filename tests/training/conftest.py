@@ -1,23 +1,7 @@
-"""Tokenizers, shards and settings of a run that takes a second."""
+"""Shards and settings of a run that takes a second."""
 
 import numpy as np
 import pytest
-
-
-@pytest.fixture
-def tokenizers(tmp_path, text_tokenizer):
-    """A folder with a text tokenizer and an untrained tiny image tokenizer."""
-    import torch
-
-    from cm3leon.images.tokenizer import ImageTokenizer
-    from cm3leon.images.vqgan import VQGAN, preset
-
-    folder = tmp_path / "tokenizers"
-    folder.mkdir()
-    text_tokenizer.save(folder / "text_tokenizer.json")
-    torch.manual_seed(0)
-    ImageTokenizer(VQGAN(preset("tiny"))).save(folder / "image_tokenizer")
-    return folder
 
 
 @pytest.fixture

@@ -148,6 +148,8 @@ class Trainer:
         """One optimizer step; what it measured."""
         settings = self.settings
         quantise = number >= settings.quantise_from
+        joins = settings.adversarial_from
+        adversarial = joins is not None and number >= joins
         generator = torch_generator(settings.seed, "codebook", number)
         if number == settings.quantise_from and self.recent:
             self.vqgan.quantizer.start(torch.cat(self.recent), generator)
@@ -165,18 +167,14 @@ class Trainer:
         if quantise:
             loss = loss + out.loss
             values["loss/codebook"] = out.loss.item()
-        if settings.adversarial_from is not None and (
-            number >= settings.adversarial_from
-        ):
+        if adversarial:
             loss = loss + self._adversarial(loss, out.pixels, values)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.vqgan.parameters(), settings.clip)
         self.optimizer.step()
         values["gradient_norm"] = norm.item()
-        if settings.adversarial_from is not None and (
-            number >= settings.adversarial_from
-        ):
+        if adversarial:
             self._critic_step(pixels, out.pixels.detach(), values)
         self._codebook(number, out.codes, out.vectors, values, generator)
         return values
