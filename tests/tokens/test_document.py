@@ -55,5 +55,5 @@ def test_a_missing_picture_or_a_folder_is_refused_by_its_name(tmp_path):
 def test_a_picture_far_too_large_is_refused(tmp_path, monkeypatch):
     PIL.Image.new("L", (40, 40)).save(tmp_path / "a.png")
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(RequestError, match="too large"):
+    with pytest.raises(RequestError, match="too many pixels"):
         Image.open(tmp_path / "a.png")

@@ -3,12 +3,9 @@
 import json as json_module
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 BATCH = 16  # captions drawn at once
 FREELY = 0.7  # temperature, if several captions of a picture are wanted
@@ -50,6 +47,7 @@ def caption(
     """
     from cm3leon.decoding.options import GenerationOptions
     from cm3leon.errors import ConfigError
+    from cm3leon.tokens.document import Document, Hole, Image
 
     if not pictures:
         raise CycloptsError(msg="Name a picture: cm3leon caption apple.png.")
@@ -66,11 +64,10 @@ def caption(
     }
     given = {name: value for name, value in given.items() if value is not None}
     GenerationOptions(**given)  # refused before the model is loaded
-    opened = [_open(path) for path in pictures]
+    opened = [Image.open(path) for path in pictures]
 
     from cm3leon.cli.bar import bar
     from cm3leon.decoding.folder import load
-    from cm3leon.tokens.document import Document, Hole, Image
 
     engine = load(model)
     options = replace(engine.options, **given).seeded()
@@ -80,7 +77,7 @@ def caption(
     with bar("reading", len(jobs)) as advance:
         for start in range(0, len(jobs), BATCH):
             batch = jobs[start : start + BATCH]
-            asked = [Document(Hole(), Image(pixels=opened[i])) for i, _ in batch]
+            asked = [Document(Hole(), opened[i]) for i, _ in batch]
             seeds = [seed for _, seed in batch]
             filled = engine.fill(asked, options, seeds=seeds)
             advance(start + len(batch))
@@ -91,20 +88,3 @@ def caption(
                     print(f"{pictures[i]}: {words}", flush=True)
     if json:
         print(json_module.dumps(told, indent=1, ensure_ascii=False))
-
-
-def _open(path: Path) -> "Image":
-    """The picture in a file, upright and on white.
-
-    Raises:
-        DataError: it is missing, damaged or far too large.
-    """
-    from cm3leon.data.picture_decoding import Refusal, decode
-    from cm3leon.errors import DataError
-
-    found = decode(path)
-    if isinstance(found, Refusal):
-        raise DataError(
-            f"{path}: {found.kind} ({found.reason}); give a whole PNG, JPEG or WebP"
-        )
-    return found

@@ -17,7 +17,6 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from cm3leon.data.picture_decoding import SUFFIXES
 from cm3leon.data.picture_report import Problem
 from cm3leon.data.picture_rows import (
     Found,
@@ -25,6 +24,7 @@ from cm3leon.data.picture_rows import (
     clean_captions,
     find_captions,
 )
+from cm3leon.images.picture_files import SUFFIXES
 
 TAR_SUFFIX = ".tar"
 _METADATA = ("metadata.jsonl", "metadata.csv")

@@ -12,11 +12,11 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cm3leon.data.picture_decoding import SUFFIXES
 from cm3leon.data.picture_folders import TAR_SUFFIX, read_folder, read_tar
 from cm3leon.data.picture_report import Problem
 from cm3leon.data.picture_rows import Found, Table, caption_names
 from cm3leon.errors import DataError
+from cm3leon.images.picture_files import SUFFIXES
 
 _SHARD = re.compile(r"^(?P<split>.+)-\d{5}-of-\d{5}$")
 _FEATURES = {

@@ -7,11 +7,11 @@ from typing import Any
 
 from PIL import Image
 
-from cm3leon.data.picture_decoding import MOST_PIXELS, Refusal, decode
 from cm3leon.data.picture_report import Problem, Report
 from cm3leon.data.picture_rows import Table, clean_captions, encoded_picture
 from cm3leon.data.picture_tables import Columns, read_table
 from cm3leon.errors import DataError
+from cm3leon.images.picture_files import MOST_PIXELS, Refusal, decode
 
 CACHE = Path("~/.cache/cm3leon")
 _ROWS_AT_ONCE = 10_000

@@ -7,6 +7,7 @@ from typing import Literal
 from PIL import Image as Pillow
 
 from cm3leon.errors import RequestError
+from cm3leon.images.picture_files import Refusal, decode
 
 
 @dataclass(frozen=True)
@@ -25,19 +26,17 @@ class Image:
 
     @classmethod
     def open(cls, path: str | Path) -> "Image":
-        """Read a picture file whole.
+        """Read a picture file whole: upright, in RGB on white.
 
         Raises:
             RequestError: there is none, it is damaged, or it is far too large.
         """
-        try:
-            with Pillow.open(path) as file:
-                file.load()
-                return cls(pixels=file.copy())
-        except (OSError, SyntaxError, ValueError, EOFError) as error:
-            raise RequestError(f"{path} is no readable picture: {error}") from error
-        except Pillow.DecompressionBombError as error:
-            raise RequestError(f"{path} is too large a picture: {error}") from error
+        found = decode(Path(path))
+        if isinstance(found, Refusal):
+            raise RequestError(
+                f"{path}: {found.kind} ({found.reason}); give a whole PNG, JPEG or WebP"
+            )
+        return cls(pixels=found)
 
     def save(self, path: str | Path) -> None:
         """Write the pixels; the ending names the format.
