@@ -3,7 +3,7 @@ import torch
 from safetensors.torch import save_file
 from torch.testing import assert_close
 
-from cm3leon.errors import CheckpointError
+from cm3leon.errors import CheckpointError, ConfigError
 from cm3leon.images.losses import (
     Perceptual,
     ReconstructionConfig,
@@ -62,7 +62,7 @@ def test_the_perceptual_term_is_added_with_its_weight(pair):
     def three(original, decoded):
         return torch.tensor(3.0)
 
-    config = ReconstructionConfig(**NOTHING, perceptual=0.5)
+    config = ReconstructionConfig(**NOTHING, perceptual=0.5, perceptual_weights="vgg16")
     assert reconstruction_loss(*pair, config, three) == 1.5
     assert reconstruction_loss(*pair, config, None) == 0
     assert reconstruction_loss(*pair, ReconstructionConfig(**NOTHING), three) == 0
@@ -158,3 +158,11 @@ def test_a_missing_or_damaged_file_of_weights_is_named(tmp_path):
     (tmp_path / "vgg.safetensors").write_bytes(b"no tensors")
     with pytest.raises(CheckpointError, match=r"vgg\.safetensors holds no weights"):
         Perceptual(tmp_path / "vgg.safetensors")
+
+
+@pytest.mark.parametrize(
+    "given", [{"perceptual": 1.0}, {"perceptual_weights": "trunk.safetensors"}]
+)
+def test_a_perceptual_term_needs_its_weight_and_its_network(given):
+    with pytest.raises(ConfigError, match="give both, or neither"):
+        ReconstructionConfig(**given)

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from cm3leon.errors import CheckpointError
+from cm3leon.errors import CheckpointError, ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +32,13 @@ class ReconstructionConfig:
     log: float = 0.0
     perceptual: float = 0.0
     perceptual_weights: str | None = None  # safetensors of a VGG16 trunk
+
+    def __post_init__(self) -> None:
+        if (self.perceptual > 0) != (self.perceptual_weights is not None):
+            raise ConfigError(
+                f"perceptual is {self.perceptual} and perceptual_weights "
+                f"{self.perceptual_weights}; give both, or neither"
+            )
 
 
 def edge_loss(
