@@ -2,9 +2,9 @@
 
 python benchmarks/train_speed.py [--preset shipped] [--rows 48] [--time 88] [--steps 6]
 
-One step is forward, backward, clipping and the optimizer, under the same bf16 autocast,
-on the same random ids and with each one's own loss. The models take turns, the peak of
-the bf16 matrix product is measured between them, and medians are printed.
+One step is forward, backward, clipping and the optimizer, in bf16 autocast where the
+processor has it, on the same random ids and with each one's own loss. The models take
+turns, the peak of the matrix product is measured between them, and medians are printed.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from transformers import OPTConfig, OPTForCausalLM
 from cm3leon.model.presets import preset
 from cm3leon.model.transformer import Transformer, TransformerConfig
 from cm3leon.objective.loss import head_loss
+from cm3leon.precision import autocast, has_bfloat16
 from cm3leon.training.loop import matrix_peak
 
 
@@ -28,7 +29,7 @@ def step_of(model: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], 
 
     def step() -> float:
         started = time.perf_counter()
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast():
             value = loss()
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -74,7 +75,9 @@ def main() -> None:
     ours = Transformer(config)
 
     def loss() -> torch.Tensor:
-        hidden = ours.hidden(ids[:, :-1]).bfloat16()
+        hidden = ours.hidden(ids[:, :-1])
+        if has_bfloat16():
+            hidden = hidden.bfloat16()
         return head_loss(hidden, ours.embedding.weight, ids[:, 1:], weights)[0]
 
     theirs = peer(config)
@@ -95,10 +98,11 @@ def main() -> None:
     peak = statistics.median(peaks)
     tokens = arguments.rows * arguments.time
     flops = config.flops_per_id(arguments.time) * tokens
+    precision = "bf16" if has_bfloat16() else "fp32"
     medians = {name: statistics.median(values) for name, values in times.items()}
     print(
         f"{arguments.preset}: {config.parameters / 1e6:.1f}M parameters, rows of "
-        f"{arguments.time} ids, {arguments.rows} a step; bf16 matrix product "
+        f"{arguments.time} ids, {arguments.rows} a step; {precision} matrix product "
         f"{peak / 1e9:.0f} GFLOP/s"
     )
     print("| | tokens/s | GFLOP/s | of the peak | bar |")

@@ -81,6 +81,13 @@ def test_statistics_of_training_are_not_written(learning, config, pictures, tmp_
     assert torch.equal(loaded.encode(pictures), tokenizer.encode(pictures))
 
 
+def test_the_codebook_averages_on_from_what_was_loaded(folder):
+    vqgan = ImageTokenizer.load(folder).vqgan
+    before = vqgan.quantizer.codebook.clone()
+    vqgan.quantizer.train()(before.T[None, :, :, None].contiguous())
+    torch.testing.assert_close(vqgan.quantizer.codebook, before)
+
+
 def test_half_precision_is_widened(folder):
     file = folder / "model.safetensors"
     save_file({name: x.half() for name, x in load_file(file).items()}, file)

@@ -17,6 +17,7 @@ from cm3leon.errors import CheckpointError, RequestError
 from cm3leon.images.pixels import square, to_images, to_tensor
 from cm3leon.images.quantizer import QuantizerConfig
 from cm3leon.images.vqgan import VQGAN, VQGANConfig
+from cm3leon.precision import autocast
 
 
 class ImageTokenizer:
@@ -47,13 +48,14 @@ class ImageTokenizer:
     ) -> Int[Tensor, "batch code"]:
         """Codes of pictures of any size: the centre square, scaled, on white.
 
-        The convolutions run in bf16, which is several times faster on a CPU.
+        The convolutions run in bf16 where the processor has it; near ties between two
+        codes may fall otherwise in fp32.
         """
         parts = [torch.empty(0, self.codes_per_image, dtype=torch.long)]
         for start in range(0, len(images), batch):
             squares = [square(x, self.pixels) for x in images[start : start + batch]]
             pixels = to_tensor(squares).to(memory_format=torch.channels_last)
-            with torch.autocast("cpu", torch.bfloat16):
+            with autocast():
                 parts.append(self.vqgan.encode(pixels))
         return torch.cat(parts)
 
@@ -109,10 +111,11 @@ class ImageTokenizer:
                 f"{folder} holds no image tokenizer ({error})"
             ) from error
         vqgan = VQGAN(config)
-        expected = vqgan.state_dict()
-        for name in ("quantizer.counts", "quantizer.sums"):
-            if name in expected:
-                tensors[name] = expected[name]
+        if "quantizer.sums" in vqgan.state_dict() and "quantizer.codebook" in tensors:
+            # training that goes on from here averages on from this codebook
+            codebook = tensors["quantizer.codebook"].float()
+            tensors["quantizer.counts"] = torch.ones(len(codebook))
+            tensors["quantizer.sums"] = codebook.clone()
         try:
             vqgan.load_state_dict(tensors)
         except RuntimeError as error:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from cm3leon.errors import ConfigError
+from cm3leon.training.muon import Muon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,13 @@ class Optimizer:
         matrices = [w for n, w in model.named_parameters() if n.startswith("blocks.")]
         self.parts: list[torch.optim.Optimizer] = []
         if config.kind == "muon":
-            self.parts.append(_muon(matrices, config))
+            self.parts.append(
+                Muon(
+                    matrices,
+                    lr=config.muon_learning_rate,
+                    weight_decay=config.weight_decay,
+                )
+            )
             self.parts.append(_adamw(tables, config))
         else:
             self.parts.append(_adamw([*tables, *matrices], config))
@@ -107,16 +114,4 @@ def _adamw(
         eps=config.epsilon,
         weight_decay=config.weight_decay,
         fused=True,
-    )
-
-
-def _muon(
-    weights: Iterable[torch.Tensor], config: OptimizerConfig
-) -> torch.optim.Optimizer:
-    return torch.optim.Muon(
-        weights,
-        lr=config.muon_learning_rate,
-        weight_decay=config.weight_decay,
-        momentum=0.95,
-        nesterov=True,
     )
