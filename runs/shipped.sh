@@ -10,8 +10,8 @@ cm3leon train image-tokenizer configs/image_tokenizer/shipped.toml run=runs/imag
 cp -R runs/image_tokenizer/image_tokenizer runs/tokenizers/
 
 # The decoder alone goes on; no code changes, so this may also be done at the very end.
-cm3leon train image-tokenizer data=corpus run=runs/decoder decoder_only=true \
-    start=runs/image_tokenizer/image_tokenizer quantise_from=0 steps=1000 batch=48 \
+cm3leon train image-tokenizer data=corpus run=runs/decoder freeze=codes \
+    start=runs/image_tokenizer/image_tokenizer steps=1000 batch=48 \
     learning_rate=6e-4 reconstruction.squared=1.0 reconstruction.edges=0.1 \
     reconstruction.log=0.02
 cp runs/decoder/image_tokenizer/* runs/tokenizers/image_tokenizer/

@@ -11,7 +11,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grain
 import numpy as np
@@ -34,9 +34,11 @@ from cm3leon.images.pixels import square
 from cm3leon.images.quality import psnr, ssim
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.images.vqgan import VQGAN, preset
+from cm3leon.precision import autocast
 from cm3leon.randomness import torch_generator
 from cm3leon.training import checkpoint
 from cm3leon.training.metrics import metrics
+from cm3leon.training.muon import Muon
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +49,18 @@ class ImageTokenizerTraining:
     run: str  # folder of checkpoints, curves and the trained tokenizer
     preset: str = "shipped"
     start: str | None = None  # an image tokenizer's folder to go on from
-    decoder_only: bool = False  # leave encoder and codebook, so that codes stay
+    freeze: Literal["nothing", "codebook", "codes"] = "nothing"  # see `Trainer`
     split: str = "train"
     validation_split: str | None = "val_concept"
     seed: int = 0
     steps: int = 6000
     batch: int = 32
-    learning_rate: float = 1.2e-3
+    learning_rate: float = 1.2e-3  # peak, of AdamW
+    muon_learning_rate: float | None = None  # peak, for convolutions; None: AdamW's
     warmup_steps: int = 60
     weight_decay: float = 0.01
     clip: float = 1.0
-    quantise_from: int = 100  # step at which the codebook starts
+    quantise_from: int = 100  # step at which a new codebook starts
     revive_every: int = 100  # steps between revivals of unused codes
     revive_until: float = 0.85  # share of the training after which codes stay put
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
@@ -65,17 +68,25 @@ class ImageTokenizerTraining:
     checkpoint_every: int = 300  # steps
     validate_every: int = 300
     validation_pictures: int = 512
-    bfloat16: bool = True
+    bfloat16: bool | None = None  # by default where the processor has it
 
     def __post_init__(self) -> None:
         if self.steps < 1 or self.batch < 1:
             raise ConfigError(
                 f"steps is {self.steps} and batch {self.batch}; both must be at least 1"
             )
-        if self.decoder_only and self.start is None:
-            raise ConfigError("decoder_only needs start, a trained image tokenizer")
+        if self.freeze != "nothing" and self.start is None:
+            raise ConfigError(
+                f"freeze is {self.freeze!r}, which needs start, a trained image "
+                "tokenizer"
+            )
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate is {self.learning_rate}, not above 0")
+
+    @property
+    def unquantised_steps(self) -> int:
+        """Steps before the codebook starts; one to go on from is there at once."""
+        return self.quantise_from if self.start is None else 0
 
 
 @dataclass(frozen=True)
@@ -102,15 +113,46 @@ def scale(pixels: np.ndarray) -> Float[Tensor, "batch 3 height width"]:
     return tensor.contiguous(memory_format=torch.channels_last)
 
 
-def learning_rate_at(settings: ImageTokenizerTraining, step: int) -> float:
-    """Linear warm-up, then half a cosine down to 2 % of the peak."""
+def share_of_peak(settings: ImageTokenizerTraining, step: int) -> float:
+    """The learning rate over its peak: warm-up, then half a cosine down to 2 %."""
     warm = min(1.0, (step + 1) / max(1, settings.warmup_steps))
     cosine = 0.5 + 0.5 * math.cos(math.pi * step / settings.steps)
-    return settings.learning_rate * warm * (0.02 + 0.98 * cosine)
+    return warm * (0.02 + 0.98 * cosine)
+
+
+def optimizers(
+    vqgan: VQGAN, settings: ImageTokenizerTraining
+) -> list[torch.optim.Optimizer]:
+    """AdamW for what learns; with a rate of its own, Muon for the convolutions.
+
+    The two convolutions beside the codebook stay with AdamW: they are narrow.
+    """
+    matrices, others = [], []
+    for name, weight in vqgan.named_parameters():
+        inner = name.startswith(("encoder.", "decoder.")) and weight.ndim == 4
+        if weight.requires_grad:
+            muon = inner and settings.muon_learning_rate is not None
+            (matrices if muon else others).append(weight)
+    adamw = torch.optim.AdamW(
+        others,
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=settings.weight_decay,
+        fused=True,
+    )
+    if settings.muon_learning_rate is None:
+        return [adamw]
+    rate, decay = settings.muon_learning_rate, settings.weight_decay
+    return [adamw, Muon(matrices, lr=rate, weight_decay=decay)]
 
 
 class Trainer:
-    """Networks, optimizers and codebook statistics of one training."""
+    """Networks, optimizers and codebook statistics of one training.
+
+    What `freeze` names stays as it was in `start`: with "codes" encoder and codebook,
+    so that every picture keeps its codes and only the decoder learns; with "codebook"
+    that alone, so that a code goes on meaning about what it meant to a transformer.
+    """
 
     def __init__(self, settings: ImageTokenizerTraining) -> None:
         torch.manual_seed(settings.seed)
@@ -120,17 +162,9 @@ class Trainer:
             begun = ImageTokenizer.load(settings.start).vqgan.state_dict()
             checkpoint.fit(self.vqgan, begun, settings.start)
         self.vqgan.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        options: dict[str, Any] = {
-            "lr": settings.learning_rate,
-            "weight_decay": settings.weight_decay,
-            "fused": True,
-        }
         self._freeze()
-        self.optimizer = torch.optim.AdamW(
-            [x for x in self.vqgan.parameters() if x.requires_grad],
-            betas=(0.9, 0.98),
-            **options,
-        )
+        self.optimizers = optimizers(self.vqgan, settings)
+        self.peaks = [part.param_groups[0]["lr"] for part in self.optimizers]
         self.perceptual = (
             Perceptual(Path(settings.reconstruction.perceptual_weights))
             if settings.reconstruction.perceptual_weights
@@ -138,7 +172,11 @@ class Trainer:
         )
         self.discriminator = Discriminator()
         self.critic = torch.optim.AdamW(
-            self.discriminator.parameters(), betas=(0.5, 0.9), **options
+            self.discriminator.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.5, 0.9),
+            weight_decay=settings.weight_decay,
+            fused=True,
         )
         size = self.vqgan.config.quantizer.codebook_size
         self.used = torch.zeros(size)
@@ -147,18 +185,16 @@ class Trainer:
     def step(self, number: int, pixels: Tensor) -> dict[str, float]:
         """One optimizer step; what it measured."""
         settings = self.settings
-        quantise = number >= settings.quantise_from
+        quantise = number >= settings.unquantised_steps
         joins = settings.adversarial_from
         adversarial = joins is not None and number >= joins
         generator = torch_generator(settings.seed, "codebook", number)
-        if number == settings.quantise_from and self.recent:
+        if number == settings.unquantised_steps and self.recent:
             self.vqgan.quantizer.start(torch.cat(self.recent), generator)
             self.recent = []
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate_at(settings, number)
         self.vqgan.train()
         self._freeze()
-        with torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16):
+        with autocast(settings.bfloat16):
             out = self.vqgan(pixels, quantise=quantise)
         loss = reconstruction_loss(
             pixels, out.pixels, settings.reconstruction, self.perceptual
@@ -169,10 +205,12 @@ class Trainer:
             values["loss/codebook"] = out.loss.item()
         if adversarial:
             loss = loss + self._adversarial(loss, out.pixels, values)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.vqgan.zero_grad(set_to_none=True)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.vqgan.parameters(), settings.clip)
-        self.optimizer.step()
+        for part, peak in zip(self.optimizers, self.peaks, strict=True):
+            part.param_groups[0]["lr"] = peak * share_of_peak(settings, number)
+            part.step()
         values["gradient_norm"] = norm.item()
         if adversarial:
             self._critic_step(pixels, out.pixels.detach(), values)
@@ -180,10 +218,13 @@ class Trainer:
         return values
 
     def _freeze(self) -> None:
-        """With `decoder_only`: what makes codes neither learns nor averages."""
-        if not self.settings.decoder_only:
-            return
-        for part in (self.vqgan.encoder, self.vqgan.to_code, self.vqgan.quantizer):
+        """What is frozen neither learns nor averages."""
+        parts: list[torch.nn.Module] = []
+        if self.settings.freeze != "nothing":
+            parts.append(self.vqgan.quantizer)
+        if self.settings.freeze == "codes":
+            parts += [self.vqgan.encoder, self.vqgan.to_code]
+        for part in parts:
             part.eval().requires_grad_(False)
 
     def _adversarial(
@@ -219,7 +260,7 @@ class Trainer:
         generator: torch.Generator,
     ) -> None:
         settings = self.settings
-        if number < settings.quantise_from:
+        if number < settings.unquantised_steps:
             self.recent = [*self.recent, vectors][-20:]
             return
         self.used += torch.bincount(codes.flatten(), minlength=len(self.used))
@@ -229,7 +270,7 @@ class Trainer:
         if (number + 1) % settings.revive_every == 0:
             values["codebook/used"] = (self.used > 0).float().mean().item()
             revives = number < settings.revive_until * settings.steps
-            if revives and not settings.decoder_only:
+            if revives and settings.freeze == "nothing":
                 moved = self.vqgan.quantizer.revive(self.used, vectors, generator)
                 values["codebook/revived"] = float(moved)
             self.used.zero_()
@@ -237,7 +278,7 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Everything but the VQGAN that a resumed training needs."""
         return {
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [part.state_dict() for part in self.optimizers],
             "discriminator": self.discriminator.state_dict(),
             "critic": self.critic.state_dict(),
             "codebook": {"used": self.used, "recent": self.recent},
@@ -246,7 +287,8 @@ class Trainer:
     def restore(self, model: dict[str, Tensor], parts: dict[str, Any]) -> None:
         """Go on from what `state` said."""
         checkpoint.fit(self.vqgan, model, "the checkpoint")
-        self.optimizer.load_state_dict(parts["optimizer"])
+        for part, saved in zip(self.optimizers, parts["optimizers"], strict=True):
+            part.load_state_dict(saved)
         self.discriminator.load_state_dict(parts["discriminator"])
         self.critic.load_state_dict(parts["critic"])
         self.used = parts["codebook"]["used"]
