@@ -13,8 +13,7 @@ def config():
 @pytest.fixture
 def fresh(config):
     """A tiny model as it starts."""
-    model = Transformer(config)
-    model.initialise(torch.Generator().manual_seed(0))
+    model = Transformer(config, torch.Generator().manual_seed(0))
     return model.eval().requires_grad_(False)
 
 

@@ -73,8 +73,7 @@ def test_fresh_weights_are_cut_normals(fresh):
 
 
 def test_the_same_generator_gives_the_same_weights(config, fresh):
-    again = Transformer(config)
-    again.initialise(torch.Generator().manual_seed(0))
+    again = Transformer(config, torch.Generator().manual_seed(0))
     for name, weight in fresh.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
 

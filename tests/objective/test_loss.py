@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 from cm3leon.objective import loss
 from cm3leon.objective.loss import (
+    Tally,
     head_loss,
-    modality_means,
     next_id_loss,
     per_id_loss,
 )
@@ -72,18 +72,20 @@ def test_means_of_text_and_image_are_those_counted_by_hand():
     losses = torch.tensor([[1.0, 2.0, 4.0, 50.0], [8.0, 16.0, 70.0, 90.0]])
     targets = torch.tensor([[3, 6, 7, 6], [2, 5, 3, 1]])  # image codes: 5, 6, 7
     weights = torch.tensor([[1.0, 1.0, 1.0, 0.0], [1.0, 0.5, 0.0, 0.0]])
-    text, texts, image, images = modality_means(losses, targets, weights, range(5, 8))
-    assert (text.item(), texts.item()) == (4.5, 2)  # 1, 8
-    assert image.item() == pytest.approx((2 + 4 + 16) / 3)
-    assert images.item() == 3
+    tally = Tally(range(5, 8))
+    for row in range(2):  # in parts as at once
+        part = slice(row, row + 1)
+        tally.add(losses[part], targets[part], weights[part])
+    assert (tally.text, tally.texts) == (4.5, 2)  # 1, 8
+    assert tally.image == pytest.approx((2 + 4 + 16) / 3)
+    assert tally.images == 3
 
 
 def test_the_mean_of_no_ids_is_zero_of_zero():
-    losses, targets = torch.ones(1, 2), torch.tensor([[1, 2]])
-    _, texts, image, images = modality_means(
-        losses, targets, torch.ones(1, 2), range(5, 8)
-    )
-    assert (texts.item(), image.item(), images.item()) == (2, 0, 0)
+    tally = Tally(range(5, 8))
+    assert (tally.text, tally.image) == (0, 0)
+    tally.add(torch.ones(1, 2), torch.tensor([[1, 2]]), torch.ones(1, 2))
+    assert (tally.texts, tally.image, tally.images) == (2, 0, 0)
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 10, 1024])

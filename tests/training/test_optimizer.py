@@ -44,8 +44,9 @@ def test_a_run_shorter_than_its_warm_up_only_rises():
 
 def learner(kind, **settings):
     config = OptimizerConfig(kind=kind, warmup_steps=3, **settings)
-    model = Transformer(preset("tiny", vocabulary_size=64, context=16))
-    model.initialise(torch.Generator().manual_seed(0))
+    model = Transformer(
+        preset("tiny", vocabulary_size=64, context=16), torch.Generator().manual_seed(0)
+    )
     return model, Optimizer(model, config, STEPS)
 
 

@@ -168,7 +168,12 @@ def settings_of(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def _model(folder: Path, settings: Mapping[str, Any]) -> Transformer:
+def parameters_of(folder: Path) -> dict[str, torch.Tensor]:
+    """The transformer's parameters in a model folder, widened to fp32.
+
+    Raises:
+        CheckpointError: the file is missing or damaged.
+    """
     path = folder / "model.safetensors"
     try:
         tensors = load_file(path)
@@ -176,15 +181,19 @@ def _model(folder: Path, settings: Mapping[str, Any]) -> Transformer:
         raise CheckpointError(
             f"{path} is missing or damaged ({error}); copy the model folder again"
         ) from error
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _model(folder: Path, settings: Mapping[str, Any]) -> Transformer:
+    tensors = parameters_of(folder)
     try:
         config = TransformerConfig(**{name: settings[name] for name in SHAPE})
     except ConfigError as error:
         raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     with torch.device("meta"), _Unfilled():  # all weights are replaced at once
         model = Transformer(config)
-    fit(model.state_dict(), tensors, path)
-    wide = {name: tensor.float() for name, tensor in tensors.items()}
-    model.load_state_dict(wide, assign=True)
+    fit(model.state_dict(), tensors, folder / "model.safetensors")
+    model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from cm3leon.data.shards import Record, Shards
 from cm3leon.data.stream import collate, plain_row
 from cm3leon.model.transformer import Transformer
-from cm3leon.objective.loss import modality_means, per_id_loss
+from cm3leon.objective.loss import Tally, per_id_loss
+from cm3leon.precision import autocast
 from cm3leon.randomness import generator
 from cm3leon.tokens.codec import assemble
 from cm3leon.tokens.vocabulary import Vocabulary
@@ -55,10 +56,7 @@ class Reader:
             group = documents[start : start + self.rows]
             rows = [plain_row(self.vocabulary, ids, self.slot) for ids in group]
             batch = collate(rows, self.vocabulary.pad)
-            with (
-                torch.inference_mode(),
-                torch.autocast("cpu", torch.bfloat16),
-            ):
+            with torch.inference_mode(), autocast():
                 logits = self.model(batch.ids, batch.positions)
                 losses = per_id_loss(logits, batch.targets)
             for index, ids in enumerate(group):
@@ -79,21 +77,19 @@ def held_out_loss(
 ) -> HeldOutLoss:
     """Loss by modality over all records, every id counted once."""
     image = reader.vocabulary.image
-    text, texts, codes, first = 0.0, 0, [], []
+    tally, codes, first = Tally(image), [], []
     for start in range(0, len(records), reader.rows):
         group = records[start : start + reader.rows]
         for losses, targets in reader.losses([reader.document(r) for r in group]):
             ones = torch.ones_like(losses)[None]
-            means = modality_means(losses[None], targets[None], ones, image)
-            text += float(means[0]) * int(means[1])
-            texts += int(means[1])
+            tally.add(losses[None], targets[None], ones)
             drawn = losses[(targets >= image.start) & (targets < image.stop)]
             codes.append(drawn.double().mean().item())
             first.append(drawn[: len(drawn) // 4].double().mean().item())
         if on_progress:
             on_progress(min(start + reader.rows, len(records)), len(records))
     return HeldOutLoss(
-        float(np.mean(codes)), float(np.mean(first)), text / texts, len(records)
+        float(np.mean(codes)), float(np.mean(first)), tally.text, len(records)
     )
 
 

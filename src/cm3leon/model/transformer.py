@@ -123,7 +123,15 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Ids -> logits."""
 
-    def __init__(self, config: TransformerConfig) -> None:
+    def __init__(
+        self, config: TransformerConfig, generator: torch.Generator | None = None
+    ) -> None:
+        """Fresh weights of this shape.
+
+        Args:
+            config: the shape.
+            generator: draws the weights; by default torch's own.
+        """
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
@@ -131,10 +139,10 @@ class Transformer(nn.Module):
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads) for _ in range(config.layers)
         )
-        self.initialise()
+        self._initialise(generator)
 
     @torch.no_grad()
-    def initialise(self, generator: torch.Generator | None = None) -> None:
+    def _initialise(self, generator: torch.Generator | None) -> None:
         """Fresh weights. Yu et al. 2023, §2.3."""
         for name, weight in self.named_parameters():
             if name.endswith(("out.weight", "fc2.weight")):

@@ -90,23 +90,43 @@ def head_loss(
     return total, losses.view(targets.shape)
 
 
-def modality_means(
-    losses: Float[Tensor, "batch time"],
-    targets: Int[Tensor, "batch time"],
-    weights: Float[Tensor, "batch time"],
-    image: range,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Mean nats and number of text ids (specials among them), then of image codes.
+class Tally:
+    """Running sums of nats, text ids (specials among them) apart from image codes.
 
     Only ids with a weight above 0 count, each equally.
     """
-    counted = weights > 0
-    codes = (targets >= image.start) & (targets < image.stop) & counted
-    text = counted & ~codes
-    texts, images = text.sum(), codes.sum()
-    return (
-        (losses * text).sum() / texts.clamp_min(1),
-        texts,
-        (losses * codes).sum() / images.clamp_min(1),
-        images,
-    )
+
+    def __init__(self, image: range) -> None:
+        """Start at nothing.
+
+        Args:
+            image: the vocabulary's ids of image codes.
+        """
+        self._range = image
+        self._text_nats = self._image_nats = 0.0
+        self.texts = self.images = 0  # ids counted
+
+    def add(
+        self,
+        losses: Float[Tensor, "batch time"],
+        targets: Int[Tensor, "batch time"],
+        weights: Float[Tensor, "batch time"],
+    ) -> None:
+        """Count the nats of these targets."""
+        counted = weights > 0
+        codes = (targets >= self._range.start) & (targets < self._range.stop) & counted
+        text = counted & ~codes
+        self._text_nats += float(losses[text].sum())
+        self._image_nats += float(losses[codes].sum())
+        self.texts += int(text.sum())
+        self.images += int(codes.sum())
+
+    @property
+    def text(self) -> float:
+        """Mean nats per text id; 0 of none."""
+        return self._text_nats / max(1, self.texts)
+
+    @property
+    def image(self) -> float:
+        """Mean nats per image code; 0 of none."""
+        return self._image_nats / max(1, self.images)

@@ -15,7 +15,8 @@ from torch import Tensor
 from cm3leon.data.stream import Batch, TokenStream
 from cm3leon.errors import ConfigError
 from cm3leon.model.transformer import Transformer
-from cm3leon.objective.loss import head_loss, modality_means, per_id_loss
+from cm3leon.objective.loss import Tally, head_loss, per_id_loss
+from cm3leon.precision import autocast, has_bfloat16, uses_bfloat16
 from cm3leon.tokens.vocabulary import Vocabulary
 from cm3leon.training import checkpoint
 from cm3leon.training.metrics import Metrics, metrics
@@ -28,7 +29,7 @@ class LoopConfig:
 
     steps: int = 1000
     accumulate: int = 1  # batches per step
-    bfloat16: bool = True  # autocast of matrix products
+    bfloat16: bool | None = None  # products; by default where the processor has it
     image_weight: float = 1.0  # of image codes in the loss; the paper: 1
     text_weight: float = 1.0
     report_every: int = 20
@@ -53,8 +54,13 @@ class LoopConfig:
 
 
 def matrix_peak(seconds: float = 0.5, side: int = 2048) -> float:
-    """bf16 FLOP/s of this machine's matrix product, the base of the utilisation."""
-    left = torch.randn(side, side, dtype=torch.bfloat16)
+    """FLOP/s of this machine's matrix product, the base of the utilisation.
+
+    In bf16 where the processor has it, else in fp32.
+    """
+    left = torch.randn(side, side)
+    if has_bfloat16():
+        left = left.bfloat16()
     best = 0.0
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
@@ -93,6 +99,7 @@ class Run:
         self.config = config
         self.peak = matrix_peak()
         self._totals: dict[str, float] = defaultdict(float)
+        self._tally = Tally(vocabulary.image)
         self._since = time.perf_counter()
 
     def step(self, number: int) -> None:
@@ -102,9 +109,9 @@ class Run:
             waited = time.perf_counter()
             batch = next(self.stream)
             totals["data_seconds"] += time.perf_counter() - waited
-            with torch.autocast("cpu", torch.bfloat16, enabled=self.config.bfloat16):
+            with autocast(self.config.bfloat16):
                 hidden = self.model.hidden(batch.ids, batch.positions)
-            if self.config.bfloat16:
+            if uses_bfloat16(self.config.bfloat16):
                 hidden = hidden.bfloat16()
             weights = loss_weights(batch, self.vocabulary, self.config)
             rows = self.model.embedding.weight
@@ -116,13 +123,7 @@ class Run:
 
     def _count(self, batch: Batch, losses: Tensor) -> None:
         totals = self._totals
-        text, texts, image, images = modality_means(
-            losses, batch.targets, batch.weights, self.vocabulary.image
-        )
-        totals["text"] += float(text) * float(texts)
-        totals["texts"] += float(texts)
-        totals["image"] += float(image) * float(images)
-        totals["images"] += float(images)
+        self._tally.add(losses, batch.targets, batch.weights)
         totals["ids"] += float(batch.weights.sum())
         per_id = self.model.config.flops_per_id(batch.ids.shape[1])
         totals["flops"] += per_id * batch.ids.numel()
@@ -135,8 +136,8 @@ class Run:
         totals, now = self._totals, time.perf_counter()
         seconds = now - self._since
         values = {
-            "loss/image": totals["image"] / max(1, totals["images"]),
-            "loss/text": totals["text"] / max(1, totals["texts"]),
+            "loss/image": self._tally.image,
+            "loss/text": self._tally.text,
             "gradient_norm": totals["gradient_norm"] / max(1, totals["steps"]),
             "tokens_per_second": totals["ids"] / seconds,
             "flops_utilisation": totals["flops"] / seconds / self.peak,
@@ -145,6 +146,7 @@ class Run:
             "objective/hidden_captions": totals["hidden"] / max(1, totals["batches"]),
         }
         self._totals = defaultdict(float)
+        self._tally = Tally(self.vocabulary.image)
         self._since = time.perf_counter()
         return values
 
@@ -163,29 +165,20 @@ class Run:
 
 
 def validate(
-    model: Transformer, batches: list[Batch], vocabulary: Vocabulary, bfloat16: bool
+    model: Transformer,
+    batches: list[Batch],
+    vocabulary: Vocabulary,
+    bfloat16: bool | None,
 ) -> dict[str, float]:
     """Held-out loss by modality: nats per image code and per text id."""
-    text = texts = image = images = 0.0
+    tally = Tally(vocabulary.image)
     model.eval()
-    with (
-        torch.inference_mode(),
-        torch.autocast("cpu", torch.bfloat16, enabled=bfloat16),
-    ):
+    with torch.inference_mode(), autocast(bfloat16):
         for batch in batches:
             losses = per_id_loss(model(batch.ids, batch.positions), batch.targets)
-            means = modality_means(
-                losses, batch.targets, batch.weights, vocabulary.image
-            )
-            text += float(means[0]) * float(means[1])
-            texts += float(means[1])
-            image += float(means[2]) * float(means[3])
-            images += float(means[3])
+            tally.add(losses, batch.targets, batch.weights)
     model.train()
-    return {
-        "validation/image": image / max(1, images),
-        "validation/text": text / max(1, texts),
-    }
+    return {"validation/image": tally.image, "validation/text": tally.text}
 
 
 def line(values: Mapping[str, float]) -> str:

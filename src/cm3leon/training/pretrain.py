@@ -16,9 +16,8 @@ from cm3leon.data.stream import (
     plain_row,
 )
 from cm3leon.decoding.engine import Engine
-from cm3leon.decoding.folder import save
+from cm3leon.decoding.folder import parameters_of, save
 from cm3leon.decoding.options import GenerationOptions
-from cm3leon.errors import ConfigError
 from cm3leon.images.sheet import contact_sheet
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.model.presets import preset
@@ -102,16 +101,10 @@ def new_model(settings: Pretrain, vocabulary: Vocabulary) -> Transformer:
         vocabulary_size=vocabulary.size,
         context=settings.model.context,
     )
-    model = Transformer(shape)
-    model.initialise(torch_generator(settings.seed, "parameters"))
+    model = Transformer(shape, torch_generator(settings.seed, "parameters"))
     if settings.model.start:
-        from safetensors.torch import load_file
-
-        file = Path(settings.model.start) / "model.safetensors"
-        if not file.exists():
-            raise ConfigError(f"model.start: there is no {file}")
-        tensors = {name: x.float() for name, x in load_file(file).items()}
-        checkpoint.fit(model, tensors, str(file))
+        folder = Path(settings.model.start)
+        checkpoint.fit(model, parameters_of(folder), str(folder / "model.safetensors"))
     return model
 
 
