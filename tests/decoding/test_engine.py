@@ -244,3 +244,19 @@ def test_an_engine_leaves_the_model_as_it_found_it(
         assert all(weight.requires_grad for weight in model.parameters())
     finally:
         model.eval().requires_grad_(False)
+
+
+def test_neighbours_are_seen_and_belong_to_their_document(plain, options):
+    one = [Document(Text("a green apple"), PICTURES[0])]
+    other = [Document(Text("a red car"), PICTURES[1])]
+    asked = [PROMPTS[0], PROMPTS[0]]
+    seeds = [3, 3]
+    alone, near = plain.extend(asked, options, neighbours=[[], one], seeds=seeds)
+    assert codes([alone]) == codes([plain.extend(PROMPTS[0], options, seeds=[3])])
+    assert codes([near]) != codes([alone])
+    assert len(near.images) == 1
+    again, far = plain.extend(asked, options, neighbours=[one, other], seeds=seeds)
+    assert codes([again]) == codes([near])
+    assert codes([far]) != codes([near])
+    with pytest.raises(RequestError, match="neighbours for 1 documents, 2 are asked"):
+        plain.extend(asked, options, neighbours=[one])

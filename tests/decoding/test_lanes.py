@@ -49,3 +49,32 @@ def test_a_lane_that_has_ended_may_be_fed_beyond_the_last_position(model):
     ids = batch.last
     for _ in range(3):
         ids = batch.read(ids, torch.arange(10)).argmax(-1)
+
+
+@pytest.mark.parametrize("length", [20, 40])
+def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(model, length):
+    random = torch.Generator().manual_seed(0)
+
+    def lane(beginning, more):
+        ids = (*beginning, *torch.randint(4, 300, (more,), generator=random).tolist())
+        return Lane(ids, tuple(range(len(ids))), len(ids) + 3)
+
+    beginnings = [
+        tuple(torch.randint(4, 300, (n,), generator=random).tolist())
+        for n in (length, length + 9, 17)
+    ]
+    lanes = [lane(beginning, 6) for beginning in beginnings]
+    lanes += [lane(beginning, 2) for beginning in beginnings]
+    groups = [(0, 3), (1, 4), (2, 5)]
+    head = torch.arange(280, 344)
+    passes = []
+    watch = model.register_forward_pre_hook(
+        lambda _, given: passes.append(given[0].numel())
+    )
+    apart, shared = Lanes(model, lanes, 3), Lanes(model, lanes, 3, groups)
+    watch.remove()
+    assert sum(passes[1:]) < passes[0]
+    for ids in (apart.last, torch.arange(6) + 290, torch.arange(6) + 300):
+        assert_close(
+            shared.read(ids, head), apart.read(ids, head), rtol=1e-4, atol=1e-4
+        )

@@ -218,3 +218,36 @@ def test_an_answer_is_as_long_as_asked_or_as_the_context_lets_it(codec, options)
     lane = writer(codec).fill(document, options).conditional
     assert writer(codec).fill(document, options).most == 64
     assert writer(codec, context=len(lane.ids) + 5).fill(document, options).most == 5
+
+
+NEIGHBOURS = [
+    Document(Text("a green apple"), PICTURE),
+    Document(Text("an apple, red"), Image(codes=tuple(range(20, 36)))),
+]
+
+
+def test_neighbours_stand_before_the_text_as_they_were_trained(codec, slot, options):
+    prompt = writer(codec, slot, context=256).extend(
+        Document(WORDS), "image", options, NEIGHBOURS
+    )
+    v = codec.vocabulary
+    ids = codec.encode(Document(WORDS, PICTURE), NEIGHBOURS)
+    places = positions(v, ids, slot)
+    assert_begins(prompt.conditional, ids, places)
+    lane = prompt.unconditional
+    before = len(codec.extend_prompt(Document(), NEIGHBOURS))
+    assert list(lane.ids) == [*ids[:before], v.masks[0], v.break_]
+    assert lane.positions[:before] == prompt.conditional.positions[:before]
+
+
+def test_the_caption_may_be_absent_after_neighbours(codec, slot):
+    options = GenerationOptions(seed=0, unconditional="absent")
+    asked = writer(codec, slot, context=256)
+    lane = asked.extend(Document(WORDS), "image", options, NEIGHBOURS).unconditional
+    ids = codec.encode(Document(WORDS, PICTURE), NEIGHBOURS)
+    assert list(lane.ids) == ids[: len(lane.ids)]
+    assert len(lane.ids) == len(codec.extend_prompt(Document(), NEIGHBOURS))
+    if slot:
+        assert lane.next_position % slot == 0
+    alone = asked.extend(Document(WORDS), "image", options).unconditional
+    assert list(alone.ids)[1:-1] == [codec.vocabulary.masks[0]]

@@ -40,7 +40,9 @@ def draw(
     weak = [p.unconditional for p in prompts if p.unconditional is not None]
     assert len(weak) in (0, len(prompts)), "some prompts are guided, some are not"
     steps = max(prompt.most for prompt in prompts)
-    lanes = Lanes(model, [*(prompt.conditional for prompt in prompts), *weak], steps)
+    strong = [prompt.conditional for prompt in prompts]
+    groups = [(i, len(prompts) + i) for i in range(len(weak))]
+    lanes = Lanes(model, [*strong, *weak], steps, groups)
     head = constraint.ids.to(lanes.last.device)
 
     rows: list[list[int]] = [[] for _ in prompts]
@@ -49,8 +51,8 @@ def draw(
     for step in range(steps):
         logits = lanes.read(ids, head)
         if weak:
-            strong, masked = logits.chunk(2)
-            logits = guide(strong, masked, options.guidance_scale)
+            conditional, unconditional = logits.chunk(2)
+            logits = guide(conditional, unconditional, options.guidance_scale)
         chosen = head[sample(constraint.restrict(logits, step), options, chances)]
         for row in sorted(going):
             id = int(chosen[row])

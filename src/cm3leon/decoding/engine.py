@@ -71,6 +71,7 @@ class Engine:
         options: GenerationOptions | None = None,
         want: Kind = "image",
         *,
+        neighbours: Sequence[Sequence[Document]] | None = None,
         seeds: Sequence[int] | None = None,
         on_progress: Progress | None = None,
     ) -> Document: ...
@@ -82,6 +83,7 @@ class Engine:
         options: GenerationOptions | None = None,
         want: Kind = "image",
         *,
+        neighbours: Sequence[Sequence[Document]] | None = None,
         seeds: Sequence[int] | None = None,
         on_progress: Progress | None = None,
     ) -> list[Document]: ...
@@ -92,6 +94,7 @@ class Engine:
         options: GenerationOptions | None = None,
         want: Kind = "image",
         *,
+        neighbours: Sequence[Sequence[Document]] | None = None,
         seeds: Sequence[int] | None = None,
         on_progress: Progress | None = None,
     ) -> Document | list[Document]:
@@ -101,6 +104,9 @@ class Engine:
             document: one, or several to be extended in one batch. Pixels are encoded.
             options: how to draw; by default the model's own.
             want: what comes next. Text after text goes on within it.
+            neighbours: for each document those that stand before it, in order
+                (Yu et al. 2023, §2.1). The model must have learnt with neighbours to
+                use them.
             seeds: one per document, each as if it were the only one; by default the
                 i-th draws from stream i of `options.seed`.
             on_progress: called after every step.
@@ -113,7 +119,16 @@ class Engine:
         """
         options = (options or self.options).seeded()
         documents = self._with_codes(_several(document))
-        prompts = [self._writer.extend(one, want, options) for one in documents]
+        before = neighbours if neighbours is not None else [()] * len(documents)
+        if len(before) != len(documents):
+            raise RequestError(
+                f"neighbours for {len(before)} documents, {len(documents)} are asked; "
+                "give a list for each"
+            )
+        prompts = [
+            self._writer.extend(one, want, options, self._with_codes(others))
+            for one, others in zip(documents, before, strict=True)
+        ]
         chances = _chances(len(prompts), options, seeds)
         answers = self._segments(prompts, options, chances, on_progress)
         extended = [_joined(*pair) for pair in zip(documents, answers, strict=True)]

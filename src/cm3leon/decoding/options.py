@@ -3,6 +3,7 @@
 import math
 import secrets
 from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 from cm3leon.errors import ConfigError
 
@@ -21,6 +22,7 @@ class GenerationOptions:
     top_p: float = 1.0  # share of the probability kept; 1 keeps all
     top_k: int | None = None  # ids kept; None keeps all
     guidance_scale: float = 3.0  # pictures only; 1 is none. Yu et al. 2023, §3.1
+    unconditional: Literal["mask", "absent"] = "mask"  # the caption there; see Prompt
     max_text: int = 64  # most text ids of an answer
     seed: int | None = None  # None: a new one for every call
 
@@ -53,6 +55,11 @@ class GenerationOptions:
             )
 
     def _check_types(self) -> None:
+        if self.unconditional not in ("mask", "absent"):
+            raise ConfigError(
+                f"unconditional is {self.unconditional!r}; it can be 'mask' (a mask "
+                "for the caption) or 'absent' (after neighbours: no caption)"
+            )
         for name in ("top_k", "max_text", "seed"):
             value = getattr(self, name)
             optional = value is None and name != "max_text"

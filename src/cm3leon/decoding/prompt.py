@@ -2,6 +2,9 @@
 
     extend   conditional    <eos> TEXT <break>              Yu et al. 2023, §3.1
              unconditional  <eos> <mask:0> <break>
+    with K   conditional    <eos> (Ti <break> Ii <break>)K TEXT <break>
+    neigh-   unconditional  <eos> (Ti <break> Ii <break>)K <mask:0> <break>
+    bours     or, "absent"  <eos> (Ti <break> Ii <break>)K
     fill     conditional    <eos> <mask:0> <break> IMAGE <eos> <infill:0>
 
 A prompt's lanes all end where the same drawn ids begin. Positions are those the ids
@@ -39,9 +42,15 @@ class PromptWriter:
     position_slot: int = 0
 
     def extend(
-        self, document: Document, want: Kind, options: GenerationOptions
+        self,
+        document: Document,
+        want: Kind,
+        options: GenerationOptions,
+        neighbours: Sequence[Document] = (),
     ) -> Prompt:
         """Ask for a segment after `document`, or for more of its last text.
+
+        Neighbours stand before it, in order; every lane of a picture sees them.
 
         Raises:
             RequestError: the document is empty or has a hole, a picture is to follow a
@@ -60,7 +69,7 @@ class PromptWriter:
                 "the document ends in a picture; put text behind it to ask for another"
             )
         vocabulary = self.codec.vocabulary
-        ids = self.codec.extend_prompt(document)
+        ids = self.codec.extend_prompt(document, neighbours)
         if want == "text":
             ids = ids[:-1] if worded else ids  # within a text there is no <break>
             lane = self._lane(ids, (), vocabulary.text.start)
@@ -69,7 +78,9 @@ class PromptWriter:
         conditional = self._lane(ids, (), vocabulary.image.start)
         unconditional = None
         if options.guidance_scale != 1:
-            masked = self.codec.mask_prompt(document)
+            masked = self.codec.mask_prompt(document, neighbours)
+            if options.unconditional == "absent" and neighbours:
+                masked = self.codec.extend_prompt(Document(), neighbours)
             unconditional = self._lane(masked, repeat("text"), vocabulary.image.start)
         constraint = Constraint.image(self.codec)
         return self._prompt(constraint, conditional, unconditional, options)

@@ -67,6 +67,15 @@ class KVCache:
         self.values[layer][:, :, self.length : end] = values
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
+    def copy(self, lane: int, start: int, other: "KVCache", row: int, ids: int) -> None:
+        """Take the first `ids` of another cache's lane `row`, to stand from `start`."""
+        for layer in range(len(self.keys)):
+            for ours, theirs in (
+                (self.keys[layer], other.keys[layer]),
+                (self.values[layer], other.values[layer]),
+            ):
+                ours[lane, :, start : start + ids] = theirs[row, :, :ids]
+
     def advance(self, ids: int) -> None:
         """Count ids that every layer has stored."""
         self.length += ids
