@@ -327,6 +327,24 @@ class TestCollections:
         before = pictures.report
         assert pictures.scan() == before
 
+    def test_pictures_are_grouped_by_what_their_metadata_says(self, tmp_path, opened):
+        records = [
+            {"file_name": f"{n}.png", "caption": "it" if n else "", "tier": tier}
+            for n, tier in enumerate(["core", "core", "mono", "core"])
+        ]
+        write_folder(
+            tmp_path / "own", records, {f"{n}.png": encoded() for n in range(4)}
+        )
+        pictures = opened(tmp_path / "own")
+        tiers = pictures.groups("tier")
+        assert {name: len(numbers) for name, numbers in tiers.items()} == {
+            "core": 2,
+            "mono": 1,
+        }
+        for name, numbers in tiers.items():
+            assert all(pictures[n].metadata["tier"] == name for n in numbers)
+        assert pictures.groups("mood") == {"all": [0, 1, 2]}
+
     def test_a_limit_of_pixels_is_kept(self, tmp_path, opened):
         files = {"a.png": encoded(size=(9, 9)), "a.txt": b"a", "b.png": encoded()}
         folder = write_folder(tmp_path / "p", [], files | {"b.txt": b"b"})

@@ -1,6 +1,8 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
+from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 
 from cm3leon.errors import CheckpointError, ConfigError
@@ -48,6 +50,25 @@ def test_terms_add_up(pair):
     expected = sum(w * by_hand(term, *pair) for term, w in weights.items())
     found = reconstruction_loss(*pair, ReconstructionConfig(**weights))
     assert_close(found, expected)
+
+
+def test_the_structure_term_is_one_minus_ssim_of_the_whole_range(pair):
+    original, decoded = (F.interpolate(x, size=(24, 24)) for x in pair)
+    config = ReconstructionConfig(**NOTHING, structure=2.0)
+    alike = [
+        structural_similarity(
+            *((x + 1).permute(1, 2, 0).numpy() for x in two),
+            channel_axis=2,
+            data_range=2.0,
+            gaussian_weights=True,
+            use_sample_covariance=False,
+        )
+        for two in zip(original, decoded, strict=True)
+    ]
+    found = reconstruction_loss(original, decoded, config)
+    similar = sum(alike) / len(alike)
+    assert_close(found, torch.tensor(2 - 2 * similar).float())
+    assert reconstruction_loss(original, original, config).abs() < 1e-5
 
 
 def test_an_equal_picture_costs_nothing_but_the_floor_of_the_logarithm(pixels):

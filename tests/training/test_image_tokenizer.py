@@ -10,7 +10,7 @@ from PIL import Image
 from cm3leon.data.picture_report import Report
 from cm3leon.data.pictures import Pictures
 from cm3leon.errors import CheckpointError, ConfigError
-from cm3leon.images.pixels import to_tensor
+from cm3leon.images.pixels import square, to_tensor
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.training import checkpoint, image_tokenizer
 from cm3leon.training.image_tokenizer import (
@@ -41,6 +41,10 @@ class Drawings(Pictures):
 
     def __iter__(self):
         return iter(self.pictures)
+
+    def groups(self, name):
+        assert name == "tier"
+        return {"core": [0, 1], "mono": list(range(2, len(self)))}
 
     def scan(self, advance=None):
         return Report(good=len(self), problems=())
@@ -345,3 +349,17 @@ def test_going_on_from_a_start_quantises_from_the_first_step():
 def test_freezing_needs_a_start(settings, freeze):
     with pytest.raises(ConfigError, match=f"freeze is '{freeze}', which needs start"):
         settings("run", freeze=freeze)
+
+
+def test_a_mixture_takes_tiers_in_their_shares(pictures):
+    stream = picture_stream(pictures, 16, 4, 0, {"core": 3.0, "mono": 1.0})
+    core = [np.asarray(square(pictures[number].image, 16)) for number in (0, 1)]
+    own = [picture for one in core for picture in (one, one[:, ::-1])]
+    seen = np.concatenate([next(stream) for _ in range(20)])
+    of_core = sum(any(np.array_equal(x, one) for one in own) for x in seen)
+    assert of_core == 60
+
+
+def test_a_tier_that_is_not_there_is_named(pictures):
+    with pytest.raises(ConfigError, match="no picture is of tier 'photo'"):
+        picture_stream(pictures, 16, 4, 0, {"photo": 1.0})

@@ -31,6 +31,7 @@ EXTRAS = {
     "debian": "data",
     "grain": "training",
     "pyarrow": "data",
+    "pytorch_msssim": "training",
     "resvg_py": "data",
     "skimage": "training",
     "tensorboard": "training",

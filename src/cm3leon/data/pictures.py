@@ -117,6 +117,18 @@ class Pictures:
             rows = self._captions_of(self._rows[start : start + _ROWS_AT_ONCE])
             yield from rows
 
+    def groups(self, name: str) -> dict[str, list[int]]:
+        """The numbers of the pictures by what their metadata says of `name`."""
+        groups: dict[str, list[int]] = {}
+        table = self._table
+        columns = [table.packed] if table.packed else table.rows.column_names
+        columns = [column for column in columns if column != table.image]
+        rows = table.rows.select_columns(columns)
+        for number, row in enumerate(self._rows):
+            value = str(table.metadata(rows[row]).get(name, "all"))
+            groups.setdefault(value, []).append(number)
+        return groups
+
     def scan(self, advance: Callable[[], object] | None = None) -> Report:
         """Decode every picture once and leave the damaged ones out from now on.
 

@@ -198,17 +198,3 @@ class Shards:
         """The numbers of each group's records."""
         names = np.array(self.table.column("group").to_pylist(), dtype=object)
         return {str(name): np.flatnonzero(names == name) for name in sorted(set(names))}
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Some records of a folder of shards, as a sequence."""
-
-    shards: Shards
-    numbers: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def __getitem__(self, index: int) -> Record:
-        return self.shards[int(self.numbers[index])]

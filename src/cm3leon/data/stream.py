@@ -23,8 +23,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cm3leon.data.mixture import Selection, interleave
 from cm3leon.data.pack import Pack
-from cm3leon.data.shards import Record, Selection, Shards
+from cm3leon.data.shards import Record, Shards
 from cm3leon.errors import ConfigError, DataError
 from cm3leon.objective.cm3 import (
     CM3Config,
@@ -255,18 +256,11 @@ def _mix(
     groups = shards.groups()
     if not groups:
         raise DataError(f"{folder} holds no records; build the shards again")
-    shares = mixture or {name: len(numbers) for name, numbers in groups.items()}
+    shares = mixture or {name: float(len(numbers)) for name, numbers in groups.items()}
     if missing := sorted(set(shares) - set(groups)):
         raise DataError(
             f"{folder} has no group {missing[0]!r}; it has: {', '.join(groups)}"
         )
-    parts = [
-        grain.MapDataset.source(Selection(shards, groups[name]))
-        .seed(seed + number)
-        .shuffle()
-        .repeat()
-        for number, name in enumerate(shares)
-    ]
-    total = sum(shares.values())
-    weights = [share / total for share in shares.values()]
-    return grain.MapDataset.mix(parts, weights=weights).seed(seed)
+    return interleave(
+        {name: Selection(shards, groups[name]) for name in shares}, shares, seed
+    )

@@ -1,10 +1,11 @@
 """What a reconstruction is judged by. Esser et al. 2021, §3.1; Gafni et al. 2022.
 
     L = absolute·|x - x'| + squared·|x - x'|^2 + edges·|dx - dx'| + log·log mse(x, x')
-        + perceptual·P(x, x') + codebook + lambda·G
+        + structure·(1 - SSIM(x, x')) + perceptual·P(x, x') + codebook + lambda·G
 
 dx are differences of neighbouring pixels at three scales; the logarithm of each
 picture's squared error is its PSNR up to a factor, so no picture outweighs the others.
+SSIM (Wang et al. 2004) compares means, contrasts and shapes in windows of 11 pixels.
 P and G (patch-GAN) are off unless asked for: no weights of P ship with the package.
 """
 
@@ -30,6 +31,7 @@ class ReconstructionConfig:
     squared: float = 0.5
     edges: float = 0.0
     log: float = 0.0
+    structure: float = 0.0
     perceptual: float = 0.0
     perceptual_weights: str | None = None  # safetensors of a VGG16 trunk
 
@@ -69,6 +71,11 @@ def reconstruction_loss(
         loss = loss + config.log * (errors + 1e-3).log().mean()
     if config.edges:
         loss = loss + config.edges * edge_loss(difference, (1, 2, 4))
+    if config.structure:
+        from pytorch_msssim import ssim  # of the extra [training]
+
+        similar: Tensor = ssim(decoded.float() + 1, original + 1, data_range=2.0)
+        loss = loss + config.structure * (1 - similar)
     if perceptual is not None and config.perceptual:
         loss = loss + config.perceptual * perceptual(original, decoded)
     return loss

@@ -9,6 +9,7 @@ drawn are moved onto vectors of the batch. The discriminator joins at
 import json
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from cm3leon.config import dump_settings
+from cm3leon.data.mixture import Indexed, Selection, interleave
 from cm3leon.data.pictures import Pictures
 from cm3leon.errors import ConfigError
 from cm3leon.images.discriminator import Discriminator, hinge_loss
@@ -51,6 +53,7 @@ class ImageTokenizerTraining:
     start: str | None = None  # an image tokenizer's folder to go on from
     freeze: Literal["nothing", "codebook", "codes"] = "nothing"  # see `Trainer`
     split: str = "train"
+    mixture: Mapping[str, float] = field(default_factory=dict)  # tier -> share; {}: all
     validation_split: str | None = "val_concept"
     seed: int = 0
     steps: int = 6000
@@ -100,10 +103,28 @@ class _Flip:
         return array[:, ::-1].copy() if random.random() < 0.5 else array
 
 
-def picture_stream(pictures: Pictures, side: int, batch: int, seed: int) -> Any:
-    """Endless shuffled batches of uint8 pictures; its state resumes exactly."""
-    stream = grain.MapDataset.source(pictures).seed(seed).shuffle().repeat()
-    stream = stream.random_map(_Flip(side)).batch(batch)
+def picture_stream(
+    pictures: Pictures,
+    side: int,
+    batch: int,
+    seed: int,
+    mixture: Mapping[str, float] | None = None,
+) -> Any:
+    """Endless shuffled batches of uint8 pictures; its state resumes exactly.
+
+    Raises:
+        ConfigError: the mixture names a tier that no picture is of.
+    """
+    groups: Mapping[str, Indexed] = {"all": pictures}
+    shares = mixture or {"all": 1.0}
+    if mixture:
+        tiers = pictures.groups("tier")
+        if missing := sorted(set(mixture) - set(tiers)):
+            raise ConfigError(
+                f"no picture is of tier {missing[0]!r}; there are: {', '.join(tiers)}"
+            )
+        groups = {name: Selection(pictures, tiers[name]) for name in mixture}
+    stream = interleave(groups, shares, seed).random_map(_Flip(side)).batch(batch)
     return iter(stream.to_iter_dataset(grain.ReadOptions(1, 4 * batch)))
 
 
@@ -352,7 +373,9 @@ def train(settings: ImageTokenizerTraining) -> Path:
     pictures = Pictures.open(settings.data, settings.split)
     damaged = pictures.scan().problems
     side = trainer.vqgan.config.pixels
-    stream = picture_stream(pictures, side, settings.batch, settings.seed)
+    stream = picture_stream(
+        pictures, side, settings.batch, settings.seed, settings.mixture
+    )
     validation: list[Image.Image] = []
     if settings.validation_split:
         held_out = Pictures.open(settings.data, settings.validation_split)
