@@ -38,6 +38,12 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
 
 
+@pytest.fixture
+def without_bfloat16(monkeypatch):
+    """As on a processor without it: what is compared closely is computed in fp32."""
+    monkeypatch.setattr("cm3leon.precision.has_bfloat16", lambda: False)
+
+
 @pytest.fixture(scope="session")
 def text_tokenizer():
     """A `TextTokenizer` of 300 ids."""

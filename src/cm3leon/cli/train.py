@@ -18,6 +18,7 @@ app = App(
     cm3leon train text-tokenizer data=corpus run=runs/tokenizers size=3072
     cm3leon train image-tokenizer configs/image_tokenizer/shipped.toml
     cm3leon train pretrain configs/pretrain/shipped.toml loop.steps=500
+    cm3leon train bi-encoder configs/bi_encoder/shipped.toml
     ```
     """,
 )
@@ -26,6 +27,7 @@ _MODULES = {
     "text-tokenizer": ("text_tokenizer", "TextTokenizerTraining"),
     "image-tokenizer": ("image_tokenizer", "ImageTokenizerTraining"),
     "pretrain": ("pretrain", "Pretrain"),
+    "bi-encoder": ("bi_encoder", "BiEncoderTraining"),
 }
 
 
@@ -96,3 +98,17 @@ def pretrain(*words: str) -> None:
         A TOML file, then key=value words such as loop.steps=500.
     """
     _run("pretrain", words)
+
+
+@app.command(name="bi-encoder")
+def bi_encoder(*words: str) -> None:
+    """Train a small CLIP on captioned pictures, to find pictures by their vectors.
+
+    Example: cm3leon train bi-encoder configs/bi_encoder/shipped.toml batch=128
+
+    Parameters
+    ----------
+    words
+        A TOML file, then key=value words such as steps=3000.
+    """
+    _run("bi-encoder", words)

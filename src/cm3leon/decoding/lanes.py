@@ -3,8 +3,8 @@
     <pad> <pad> <eos> <mask:0> <break>   c1 c2 …      unconditional
     <eos> a     red   apple    <break>   c1 c2 …      conditional, fed the same ids
 
-Padding is on the left, so all lanes take their next id at once. What lanes of one prompt
-have in common at their beginning, its neighbours, is read once and copied.
+Padding is on the left, so all lanes take their next id at once. What the lanes of one
+prompt have in common at their beginning, its neighbours, is read once and copied.
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ class Lanes:
         padding: Sequence[int],
         groups: Sequence[Sequence[int]],
     ) -> int:
-        """Read what groups begin with; the columns of the cache that are then filled."""
+        """Read what groups begin with; how many columns of the cache that fills."""
         alike = [_alike([lanes[row] for row in rows]) for rows in groups]
         ends = [
             padding[row] + ids

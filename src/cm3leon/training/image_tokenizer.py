@@ -148,7 +148,8 @@ def optimizers(
 
     The two convolutions beside the codebook stay with AdamW: they are narrow.
     """
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for name, weight in vqgan.named_parameters():
         inner = name.startswith(("encoder.", "decoder.")) and weight.ndim == 4
         if weight.requires_grad:
