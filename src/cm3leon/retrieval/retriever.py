@@ -1,0 +1,198 @@
+"""Which documents stand before a document. Yu et al. 2023, §2.1.
+
+    walk the bank from the most relevant document down, and take m unless
+        r(q, m) > 0.9                      it all but repeats what is asked for
+        r(m, s) > 0.9 for a chosen s       it all but repeats another neighbour
+        its picture is excluded, or that of a chosen s
+
+Neighbours are whole documents, text and picture. For training, two are sought by a
+document's text, of which a fifth of the words is left out (query dropout), and two by
+its picture; three of the four are kept, in any order.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+from PIL import Image
+
+from cm3leon.errors import ConfigError
+from cm3leon.retrieval.encoder import BiEncoder
+from cm3leon.retrieval.memory import BankDocument, MemoryBank
+
+DEPTH = 32  # documents looked at first; four times as many as long as too few pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrieverConfig:
+    """The rules. The defaults are the paper's."""
+
+    most_relevance: float = 0.9  # to the query, and of two neighbours to each other
+    query_dropout: float = 0.2  # share of a query's words left out, in training
+    by_text: int = 2  # candidates in training
+    by_image: int = 2
+    kept: int = 3  # of those candidates
+
+    def __post_init__(self) -> None:
+        if not 0 < self.most_relevance <= 1:
+            raise ConfigError(
+                f"most_relevance is {self.most_relevance}, outside (0, 1]; 0.9 is the "
+                "paper's"
+            )
+        if not 0 <= self.query_dropout < 1:
+            raise ConfigError(f"query_dropout is {self.query_dropout}, outside [0, 1)")
+        for name in ("by_text", "by_image", "kept"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} is {getattr(self, name)}, below 0")
+
+
+class Neighbour(NamedTuple):
+    """A retrieved document."""
+
+    number: int  # in the bank
+    relevance: float  # cosine of query and document
+    document: BankDocument
+
+
+class Retriever:
+    """A bank, and the encoder its vectors were made with.
+
+    Raises:
+        ConfigError: the bank's vectors are another encoder's.
+    """
+
+    def __init__(
+        self,
+        bank: MemoryBank,
+        encoder: BiEncoder,
+        config: RetrieverConfig | None = None,
+    ) -> None:
+        if encoder.fingerprint != bank.config.encoder:
+            raise ConfigError(
+                "the memory bank was built with another bi-encoder; build it again "
+                "with this one"
+            )
+        self.bank = bank
+        self.encoder = encoder
+        self.config = config or RetrieverConfig()
+
+    def by_text(
+        self, texts: Sequence[str], count: int, excluded: Collection[str] = ()
+    ) -> list[list[Neighbour]]:
+        """Up to `count` neighbours of each text, the most relevant first.
+
+        Fewer come back where no more documents pass the rules.
+
+        Args:
+            texts: what is asked for.
+            count: of neighbours, 0 or more.
+            excluded: keys of pictures that must not come back.
+        """
+        queries = self.encoder.texts(texts).numpy()
+        return self.by_vector(queries, count, [excluded] * len(texts))
+
+    def by_image(
+        self, images: Sequence[Image.Image], count: int, excluded: Collection[str] = ()
+    ) -> list[list[Neighbour]]:
+        """The same for pictures."""
+        queries = self.encoder.images(images).numpy()
+        return self.by_vector(queries, count, [excluded] * len(images))
+
+    def by_vector(
+        self,
+        queries: Float[np.ndarray, "query width"],
+        count: int,
+        excluded: Sequence[Collection[str]],
+    ) -> list[list[Neighbour]]:
+        """The same for unit vectors, each with the keys it must not meet."""
+        if count < 0:
+            raise ConfigError(f"neighbours is {count}, below 0")
+        chosen: list[list[Neighbour]] = [[] for _ in queries]
+        waiting = list(range(len(queries))) if count else []
+        depth = DEPTH
+        while waiting:
+            depth = min(depth, len(self.bank))
+            relevances, numbers = self.bank.search(queries[waiting], depth)
+            short = []
+            for row, query in enumerate(waiting):
+                passed = self._pass(
+                    relevances[row], numbers[row], count, excluded[query]
+                )
+                chosen[query] = passed
+                if len(passed) < count and depth < len(self.bank):
+                    short.append(query)
+            waiting, depth = short, 4 * depth
+        return chosen
+
+    def for_training(
+        self,
+        texts: Float[np.ndarray, "doc width"],
+        images: Float[np.ndarray, "doc width"],
+        keys: Sequence[str],
+        random: np.random.Generator,
+    ) -> list[list[Neighbour]]:
+        """Neighbours of documents to learn from: by text and by picture, shuffled, cut.
+
+        Args:
+            texts: vectors of their texts, some words left out (`drop_words`).
+            images: vectors of their pictures.
+            keys: of their pictures, which never come back.
+            random: shuffles.
+        """
+        own = [(key,) for key in keys]
+        found = []
+        for by_text, by_image in zip(
+            self.by_vector(texts, self.config.by_text, own),
+            self.by_vector(images, self.config.by_image, own),
+            strict=True,
+        ):
+            pool = list(
+                {one.document.key: one for one in (*by_text, *by_image)}.values()
+            )
+            order = random.permutation(len(pool))[: self.config.kept]
+            found.append([pool[int(place)] for place in order])
+        return found
+
+    def _pass(
+        self,
+        relevances: Float[np.ndarray, " count"],
+        numbers: np.ndarray,
+        count: int,
+        excluded: Collection[str],
+    ) -> list[Neighbour]:
+        """The first of a ranked list that the rules let through."""
+        cap = self.config.most_relevance
+        passed: list[Neighbour] = []
+        vectors: list[np.ndarray] = []
+        for relevance, number in zip(
+            relevances.tolist(), numbers.tolist(), strict=True
+        ):
+            if relevance > cap:
+                continue
+            document = self.bank[number]
+            keys = {one.document.key for one in passed}
+            if document.key in excluded or document.key in keys:
+                continue
+            vector = self.bank.vectors([number])[0]
+            if any(float(vector @ other) > cap for other in vectors):
+                continue
+            passed.append(Neighbour(number, relevance, document))
+            vectors.append(vector)
+            if len(passed) == count:
+                break
+        return passed
+
+
+def drop_words(text: str, share: float, random: np.random.Generator) -> str:
+    """The text with each word left out with chance `share`; never all of them.
+
+    >>> drop_words("a red apple", 0.0, np.random.default_rng(0))
+    'a red apple'
+    """
+    words = text.split()
+    kept = [word for word in words if random.random() >= share]
+    if not kept and words:
+        kept = [words[int(random.integers(len(words)))]]
+    return " ".join(kept)
