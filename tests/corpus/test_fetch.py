@@ -4,7 +4,6 @@ import logging
 
 import pytest
 
-from cm3leon.corpus import fetch as fetching
 from cm3leon.corpus.fetch import fetch, fetch_all, need_program
 from cm3leon.corpus.packages import PACKAGES
 from cm3leon.errors import ConfigError, DataError
@@ -78,10 +77,3 @@ def test_a_package_debian_has_moved_is_taken_with_a_warning(
     assert archive.version == "1:0.19-1"
     assert archive.sha256 == hashlib.sha256(b"hello").hexdigest()
     assert "1:0.19-1 stands in for the pinned 1:0.18+dfsg-19" in caplog.text
-
-
-def test_checksums_are_those_of_the_content(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(bytes(3_000_000))
-    expected = hashlib.sha256(bytes(3_000_000)).hexdigest()
-    assert fetching.checksum(path) == expected

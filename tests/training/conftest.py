@@ -7,11 +7,11 @@ import pytest
 @pytest.fixture
 def shards(tmp_path, tokenizers, text_tokenizer):
     """Thirty records: random captions; codes that count up, so there is a rule."""
+    from cm3leon import fingerprints
     from cm3leon.data.shards import (
         Alphabets,
         Record,
         TokenSegment,
-        fingerprint,
         write_shards,
     )
 
@@ -31,7 +31,7 @@ def shards(tmp_path, tokenizers, text_tokenizer):
             )
 
     alphabets = Alphabets(
-        text_tokenizer=fingerprint(tokenizers / "text_tokenizer.json"),
+        text_tokenizer=fingerprints.of_file(tokenizers / "text_tokenizer.json"),
         text_size=text_tokenizer.size,
         codes_per_image=16,
         codebook_size=64,

@@ -4,7 +4,6 @@ Archives come through the registries' own clients, `npm pack` and `apt-get downl
 nothing is installed. An archive that is in the folder already is not fetched again.
 """
 
-import hashlib
 import logging
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from cm3leon import fingerprints
 from cm3leon.corpus.packages import Package
 from cm3leon.errors import ConfigError, DataError
 
@@ -71,7 +71,7 @@ def fetch(package: Package, cache: Path) -> Archive:
         DataError: the checksum differs, or the registry does not give the archive.
     """
     path = _found(package, cache) or _download(package, cache)
-    sha256 = checksum(path)
+    sha256 = fingerprints.of_file(path)
     if path.name != package.file:
         version = path.name.split("_")[1].replace("%3a", ":")
         logger.warning(
@@ -87,12 +87,6 @@ def fetch(package: Package, cache: Path) -> Archive:
             "delete the file and build again"
         )
     return Archive(package=package, path=path, version=package.version, sha256=sha256)
-
-
-def checksum(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _found(package: Package, cache: Path) -> Path | None:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cm3leon import fingerprints
 from cm3leon.errors import CheckpointError, RequestError
 from cm3leon.images.pixels import square, to_images, to_tensor
 from cm3leon.images.quantizer import QuantizerConfig
@@ -41,6 +43,18 @@ class ImageTokenizer:
     def codebook_size(self) -> int:
         """Codes run from 0 to this, exclusive."""
         return self.vqgan.config.quantizer.codebook_size
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of what makes codes, in hexadecimal: encoder and codebook.
+
+        Codes of one fingerprint mean the same, whatever has become of the decoder.
+        """
+        parts = ("encoder.", "to_code.", "quantizer.codebook")
+        weights = self.vqgan.state_dict().items()
+        return fingerprints.of_weights(
+            {name: tensor for name, tensor in weights if name.startswith(parts)}
+        )
 
     @torch.inference_mode()
     def encode(

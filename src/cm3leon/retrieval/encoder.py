@@ -7,7 +7,6 @@ t, i: unit vectors of its text and of its picture, encoded apart; d is the one t
 where the other is missing.
 """
 
-import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from cm3leon import fingerprints
 from cm3leon.errors import CheckpointError, RequestError
 from cm3leon.images.pixels import on_white
 from cm3leon.precision import autocast
@@ -106,15 +106,11 @@ class BiEncoder:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of names, shapes and fp32 values of the weights, in hexadecimal.
+        """SHA-256 of the weights, in hexadecimal.
 
         Vectors of one fingerprint can be compared.
         """
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(f"{name} {list(tensor.shape)}\n".encode())
-            digest.update(tensor.float().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return fingerprints.of_weights(self.model.state_dict())
 
     @torch.inference_mode()
     def texts(
