@@ -25,6 +25,7 @@ def records(count, start=0):
                 TokenSegment("text", ((number, 1), (2, 3, number))),
                 TokenSegment("image", (tuple(range(16)),)),
             ),
+            ((TokenSegment("text", ((number,),)),),) * (number % 3),
         )
 
 

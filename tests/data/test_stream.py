@@ -1,12 +1,13 @@
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
 
-from cm3leon.data.shards import Shards
+from cm3leon.data.shards import Shards, TokenSegment
 from cm3leon.data.stream import (
     ChooseDocument,
     RotateRow,
@@ -215,3 +216,60 @@ def test_the_rate_of_hidden_captions_follows_the_setting(shard_folder, vocabular
     objective = CM3Config(mode="fixed", mean_spans=1.0, whole_segment_share=1.0)
     stream = TokenStream(config, objective, vocabulary, CONTEXT, seed=0)
     assert next(stream).hidden_captions == pytest.approx(0.5, abs=0.1)
+
+
+@pytest.fixture
+def near(shard_folder):
+    """A record with four neighbours, each of a caption of its own."""
+    record = Shards(shard_folder)[0]
+    image = record.segments[1]
+    others = tuple(
+        (TokenSegment("text", ((number, number),)), image) for number in range(4)
+    )
+    return replace(record, neighbours=others)
+
+
+def captions(vocabulary, ids):
+    """The text ids of each document in a row, without the vocabulary's offset."""
+    texts = []
+    for part in np.split(
+        np.asarray(ids), np.flatnonzero(np.equal(ids, vocabulary.break_))
+    ):
+        text = [int(x) - vocabulary.text.start for x in part if x in vocabulary.text]
+        texts += [tuple(text)] if text else []
+    return texts
+
+
+def test_neighbours_stand_first_in_their_shares_and_in_any_order(near, vocabulary):
+    choose = ChooseDocument(vocabulary, 0.0, neighbours=(0.5, 0.0, 0.0, 0.5))
+    numbers, orders = Counter(), Counter()
+    for seed in range(400):
+        *before, own = captions(vocabulary, choose(near, generator(seed, "choose")))
+        assert own in near.segments[0].alternatives
+        assert len(set(before)) == len(before)
+        numbers[len(before)] += 1
+        orders[tuple(text[0] for text in before)] += 1
+    assert set(numbers) == {0, 3}
+    assert 150 < numbers[0] < 250
+    assert len(orders) == 1 + 24  # none, or three of four in every order
+
+
+def test_three_neighbours_give_seven_breaks_and_two_ends(near, vocabulary):
+    choose = ChooseDocument(vocabulary, 0.0, neighbours=(0.0, 0.0, 0.0, 1.0))
+    ids = choose(near, generator(0, "choose"))
+    assert ids.count(vocabulary.break_) == 7
+    assert ids.count(vocabulary.eos) == 2
+    turn = RotateRow(vocabulary, CM3Config(mean_spans=0.0), 256, slot=8)
+    assert turn(ids, generator(0, "turn")).neighbours == 3
+
+
+def test_a_record_without_enough_neighbours_takes_what_there_is(near, vocabulary):
+    few = replace(near, neighbours=near.neighbours[:1])
+    choose = ChooseDocument(vocabulary, 0.0, neighbours=(0.0, 0.0, 1.0))
+    assert len(captions(vocabulary, choose(few, generator(0, "choose")))) == 2
+
+
+@pytest.mark.parametrize("shares", [(), (0.0,), (-1.0, 2.0)])
+def test_shares_of_neighbours_must_be_shares(shares):
+    with pytest.raises(ConfigError, match="give shares of documents with 0, 1, 2"):
+        StreamConfig(shards="x", neighbours=shares)

@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cm3leon.data.shards import Record, Shards, write_shards
 from cm3leon.data.stream import Batch
 from cm3leon.errors import CheckpointError, ConfigError
 from cm3leon.training import checkpoint, loop, pretrain
-from cm3leon.training.loop import LoopConfig, loss_weights
+from cm3leon.training.loop import BUCKET, LoopConfig, loss_weights, parts_of
+from cm3leon.training.pretrain import held_out_batches
 
 
 def losses(run):
@@ -112,7 +114,8 @@ def test_sheets_for_the_prompts_are_drawn_while_it_trains(settings, tmp_path):
 def test_modalities_can_be_weighted(vocabulary):
     targets = torch.tensor([[vocabulary.text.start, vocabulary.image.start, 1]])
     weights = torch.tensor([[1.0, 1.0, 0.0]])
-    batch = Batch(targets, targets, targets, weights, 0.0, 0.0)
+    none = torch.zeros(1, dtype=torch.long)
+    batch = Batch(targets, targets, targets, weights, none, 0.0, 0.0)
     plain = loss_weights(batch, vocabulary, LoopConfig())
     assert plain.tolist() == [[1, 1, 0]]
     weighted = LoopConfig(image_weight=0.5, text_weight=2.0)
@@ -122,3 +125,44 @@ def test_modalities_can_be_weighted(vocabulary):
 def test_counts_below_one_are_refused():
     with pytest.raises(ConfigError, match="checkpoint_every is 0, below 1"):
         LoopConfig(checkpoint_every=0)
+
+
+def test_loss_is_told_apart_by_neighbours_and_place_where_they_differ(vocabulary):
+    ids = torch.zeros(3, 4, dtype=torch.long)
+    weights = torch.tensor([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]])
+    places = torch.tensor([[0, 1, 2, 0]] * 2 + [[0, BUCKET - 1, BUCKET, BUCKET + 1]])
+    batch = Batch(ids, places, ids, weights, torch.tensor([0, 2, 2]), 0.0, 0.0)
+    parts = parts_of(batch)
+    by_number = parts["neighbours_0"] + parts["neighbours_2"]
+    by_place = parts["position_0"] + parts[f"position_{BUCKET}"]
+    assert torch.equal(by_number, weights)
+    assert torch.equal(by_place, weights)
+    assert parts["neighbours_2"][0].sum() == 0
+    assert parts[f"position_{BUCKET}"].tolist()[2] == [0, 0, 1, 1]
+    alike = batch._replace(neighbours=torch.tensor([1, 1, 1]), positions=ids)
+    assert parts_of(alike) == {}
+
+
+def test_held_out_rows_count_the_document_and_not_its_neighbours(
+    tmp_path, vocabulary, shards
+):
+    plain = Shards(shards)
+    folder = tmp_path / "near"
+    near = (
+        Record(
+            record.key,
+            record.group,
+            record.segments,
+            (plain[0].segments, plain[1].segments)[: number % 3],
+        )
+        for number, record in enumerate(plain[i] for i in range(len(plain)))
+    )
+    list(write_shards(folder, near, plain.alphabets))
+    alone, pair = (
+        held_out_batches(Shards(folder), vocabulary, 128, 8, count) for count in (0, 2)
+    )
+    for one, two in zip(alone, pair, strict=True):
+        assert one.targets[one.weights > 0].tolist() == (
+            two.targets[two.weights > 0].tolist()
+        )
+        assert two.ids.shape[1] > one.ids.shape[1]

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from cm3leon.corpus.build import Built
+    from cm3leon.data.build import NeighbourSearch
     from cm3leon.data.picture_report import Report
 
 app = App(name="data", help="Build a corpus, check captioned pictures.")
@@ -160,6 +161,9 @@ def shards(
     tokenizers: Path,
     split: str = "train",
     mirror: bool = True,
+    memory: Path | None = None,
+    encoder: str | None = None,
+    seed: int = 0,
 ) -> None:
     """Write captioned pictures as token shards, which training reads.
 
@@ -171,6 +175,7 @@ def shards(
     ```
     cm3leon data shards corpus shards/train --tokenizers runs/tokenizers
     cm3leon data shards holidays shards --tokenizers runs/tokenizers --no-mirror
+    cm3leon data shards corpus near --tokenizers t --memory bank --encoder bi_encoder
     ```
 
     Parameters
@@ -185,10 +190,18 @@ def shards(
         Which split, where there are several.
     mirror
         Also encode mirror images of pictures whose captions speak of no side.
+    memory
+        A memory bank from which each picture gets neighbours: two by its caption, two
+        by its looks. How many of them are used is the training's choice.
+    encoder
+        The CLIPModel the bank was built with.
+    seed
+        Of the words left out of captions when neighbours are sought.
     """
     from cm3leon.data.build import build_shards
     from cm3leon.data.pictures import Pictures
 
+    search = _neighbour_search(memory, encoder, seed)
     pictures = Pictures.open(path, split)
     with _progress() as progress:
         task = progress.add_task("reading", total=len(pictures))
@@ -198,12 +211,31 @@ def shards(
             pictures,
             folder,
             tokenizers,
+            search=search,
             mirror=mirror,
             on_progress=lambda done: progress.update(task, completed=done),
         )
     if report.problems:
         _print_report(report)
     print(f"{folder}: {records:,} records")
+
+
+def _neighbour_search(
+    memory: Path | None, encoder: str | None, seed: int
+) -> "NeighbourSearch | None":
+    from cm3leon.errors import RequestError
+
+    if (memory is None) != (encoder is None):
+        raise RequestError("--memory and --encoder go together; give both or neither")
+    if memory is None or encoder is None:
+        return None
+    from cm3leon.data.build import NeighbourSearch
+    from cm3leon.retrieval.encoder import BiEncoder
+    from cm3leon.retrieval.memory import MemoryBank
+    from cm3leon.retrieval.retriever import Retriever
+
+    retriever = Retriever(MemoryBank.open(memory), BiEncoder.load(encoder))
+    return NeighbourSearch(retriever, seed)
 
 
 class _Bars:

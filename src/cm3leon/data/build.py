@@ -1,26 +1,33 @@
 """Captioned pictures -> token shards; restartable.
 
 Each picture becomes one record: its captions as text ids, the main one first; its codes
-as it is and, where no caption speaks of a side, mirrored. Pictures go in the order of
+as it is and, where no caption speaks of a side, mirrored; and the neighbours that a
+retriever finds for it, of which the stream takes some. Pictures go in the order of
 their collection, so an interrupted build goes on behind its last complete shard.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageOps
 
+from cm3leon import fingerprints
 from cm3leon.data.pictures import Picture, Pictures
 from cm3leon.data.shards import (
     Alphabets,
     Record,
     TokenSegment,
-    fingerprint,
     write_shards,
     written,
 )
+from cm3leon.errors import DataError
 from cm3leon.images.tokenizer import ImageTokenizer
+from cm3leon.randomness import generator
+from cm3leon.retrieval.manifest import MANIFEST
+from cm3leon.retrieval.memory import BankDocument
+from cm3leon.retrieval.retriever import Retriever, drop_words
 from cm3leon.tokens.text import TextTokenizer
 
 # what a mirror image would make untrue, or unreadable
@@ -37,11 +44,48 @@ def may_mirror(picture: Picture) -> bool:
     return not any(SIDED.search(caption) for caption in picture.captions)
 
 
+Found = Callable[[Sequence[Picture]], list[list[BankDocument]]]
+
+
+@dataclass(frozen=True)
+class NeighbourSearch:
+    """The neighbours of pictures to learn from, best first. Yu et al. 2023, §2.1.
+
+    A caption's words are left out by `seed` and the picture's id alone, so a build that
+    resumes finds the same; another seed makes another epoch's.
+    """
+
+    retriever: Retriever
+    seed: int = 0
+
+    @property
+    def origin(self) -> str:
+        """What decides which neighbours are found, beside the picture."""
+        bank = fingerprints.of_file(self.retriever.bank.folder / MANIFEST)
+        return f"bank {bank}, seed {self.seed}"
+
+    def __call__(self, pictures: Sequence[Picture]) -> list[list[BankDocument]]:
+        """Those found by text, then those found by picture; none twice."""
+        share = self.retriever.config.query_dropout
+        texts = [
+            drop_words(one.caption, share, generator(self.seed, "query", one.id))
+            for one in pictures
+        ]
+        encoder = self.retriever.encoder
+        found = self.retriever.candidates(
+            encoder.texts(texts).numpy(),
+            encoder.images([one.image for one in pictures]).numpy(),
+            [one.id for one in pictures],
+        )
+        return [[neighbour.document for neighbour in one] for one in found]
+
+
 def records(
     pictures: Pictures,
     text_tokenizer: TextTokenizer,
     image_tokenizer: ImageTokenizer,
     *,
+    search: Found | None = None,
     skip: int = 0,
     mirror: bool = True,
     longest: int = 30,
@@ -54,6 +98,7 @@ def records(
         pictures: the collection.
         text_tokenizer: captions -> text ids.
         image_tokenizer: pixels -> codes.
+        search: pictures -> what may stand before each; by default nothing.
         skip: pictures already written.
         mirror: also encode mirror images where that is harmless.
         longest: captions of more text ids are left out, unless all are; then the
@@ -74,6 +119,7 @@ def records(
         ]
         codes = [tuple(row) for row in image_tokenizer.encode(images).tolist()]
         extra = iter(codes[len(group) :])
+        found = search(group) if search else [[]] * len(group)
         for number, picture in enumerate(group):
             versions = (
                 (codes[number], next(extra)) if mirrored[number] else (codes[number],)
@@ -89,6 +135,15 @@ def records(
                     TokenSegment("text", tuple(map(tuple, short))),
                     TokenSegment("image", versions),
                 ),
+                tuple(
+                    (
+                        TokenSegment(
+                            "text", (tuple(text_tokenizer.encode(one.text)[:longest]),)
+                        ),
+                        TokenSegment("image", (one.codes,)),
+                    )
+                    for one in found[number]
+                ),
             )
         if on_progress:
             on_progress(start + len(group))
@@ -99,6 +154,7 @@ def build_shards(
     folder: Path,
     tokenizers: Path,
     *,
+    search: NeighbourSearch | None = None,
     size: int = 2048,
     mirror: bool = True,
     on_progress: Callable[[int], object] | None = None,
@@ -109,27 +165,38 @@ def build_shards(
         pictures: a collection, scanned before if some may be damaged.
         folder: where the shards go.
         tokenizers: a folder with `text_tokenizer.json` and `image_tokenizer/`.
+        search: finds the neighbours; by default there are none.
         size: records per shard.
         mirror: also encode mirror images.
         on_progress: called with the pictures done.
 
     Raises:
-        DataError: the folder holds shards of other tokenizers.
+        DataError: the folder holds shards of other tokenizers, or the memory bank has
+            codes of another image tokenizer.
     """
     text_file = tokenizers / "text_tokenizer.json"
     text_tokenizer = TextTokenizer.load(text_file)
     image_tokenizer = ImageTokenizer.load(tokenizers / "image_tokenizer")
+    if search and search.retriever.bank.config.image_tokenizer != (
+        image_tokenizer.fingerprint
+    ):
+        raise DataError(
+            f"the memory bank {search.retriever.bank.folder} holds codes of another "
+            f"image tokenizer than {tokenizers}; build it again with that one"
+        )
     alphabets = Alphabets(
-        text_tokenizer=fingerprint(text_file),
+        text_tokenizer=fingerprints.of_file(text_file),
         text_size=text_tokenizer.size,
         codes_per_image=image_tokenizer.codes_per_image,
         codebook_size=image_tokenizer.codebook_size,
+        neighbours=search.origin if search else "",
     )
     done = written(folder, alphabets)
     made = records(
         pictures,
         text_tokenizer,
         image_tokenizer,
+        search=search,
         skip=done,
         mirror=mirror,
         on_progress=on_progress,

@@ -117,6 +117,14 @@ class Pictures:
             rows = self._captions_of(self._rows[start : start + _ROWS_AT_ONCE])
             yield from rows
 
+    def ids(self) -> Iterator[str]:
+        """What each picture is called, nothing decoded."""
+        table = self._table
+        named = "id" if "id" in table.rows.column_names else table.image
+        rows = table.rows.select_columns(list({named, table.image}))
+        for row in self._rows:
+            yield table.name(row, rows[row])
+
     def groups(self, name: str) -> dict[str, list[int]]:
         """The numbers of the pictures by what their metadata says of `name`."""
         groups: dict[str, list[int]] = {}

@@ -1,15 +1,16 @@
 """The on-disk token format: Arrow files of records, with an index of checksums.
 
     FOLDER/index.json            what the ids mean, and each shard's records and sha256
-          /shard-00000.arrow     records: key, group, segments
+          /shard-00000.arrow     records: key, group, segments, neighbours
 
 A record is one document before choices are made: each segment lists alternatives (a
 picture's captions; a picture as it is and mirrored), of which the stream takes one per
 pass. Ids are those of the segment's own alphabet: text ids or codes, so that another
-vocabulary layout needs no new shards. Shards are written whole or not at all.
+vocabulary layout needs no new shards. Its neighbours, the documents that retrieval
+found for it, lie with it, as in the authors' files: reading needs no memory bank.
+Shards are written whole or not at all.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,26 +21,20 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from cm3leon import fingerprints
 from cm3leon.errors import DataError, ShardCorrupt
 
-FORMAT = 1
+FORMAT = 2
 INDEX = "index.json"
 
+_ALTERNATIVES = ("alternatives", pa.list_(pa.list_(pa.int32())))
+_SEGMENTS = pa.list_(pa.struct([("kind", pa.string()), _ALTERNATIVES]))
 SCHEMA = pa.schema(
     [
         ("key", pa.string()),
         ("group", pa.string()),
-        (
-            "segments",
-            pa.list_(
-                pa.struct(
-                    [
-                        ("kind", pa.string()),
-                        ("alternatives", pa.list_(pa.list_(pa.int32()))),
-                    ]
-                )
-            ),
-        ),
+        ("segments", _SEGMENTS),
+        ("neighbours", pa.list_(_SEGMENTS)),
     ]
 )
 
@@ -54,11 +49,20 @@ class TokenSegment:
 
 @dataclass(frozen=True)
 class Record:
-    """One document on disk. `group` names the part of a mixture it belongs to."""
+    """One document on disk, and those that may stand before it.
+
+    Args:
+        key: of the document.
+        group: the part of a mixture it belongs to.
+        segments: the document.
+        neighbours: first those found by its text, then by its picture, each the most
+            relevant first.
+    """
 
     key: str
     group: str
     segments: tuple[TokenSegment, ...]
+    neighbours: tuple[tuple[TokenSegment, ...], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +73,7 @@ class Alphabets:
     text_size: int
     codes_per_image: int
     codebook_size: int
-
-
-def fingerprint(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while part := file.read(1 << 20):
-            digest.update(part)
-    return digest.hexdigest()
+    neighbours: str = ""  # which bank they are from, and the seed of the search
 
 
 def write_shards(
@@ -119,7 +115,7 @@ def write_shards(
             "file": path.name,
             "records": len(group),
             "bytes": partial.stat().st_size,
-            "sha256": fingerprint(partial),
+            "sha256": fingerprints.of_file(partial),
         }
         partial.rename(path)
         shards = [*shards, entry]
@@ -141,7 +137,8 @@ def written(folder: Path, alphabets: Alphabets) -> int:
     index = _index(folder)
     if index["alphabets"] != asdict(alphabets):
         raise DataError(
-            f"{folder} holds shards of other tokenizers; give another folder"
+            f"{folder} holds shards of other tokenizers or neighbours; give another "
+            "folder"
         )
     return sum(int(shard["records"]) for shard in index["shards"])
 
@@ -178,7 +175,7 @@ class Shards:
             path = folder / shard["file"]
             if not path.exists() or path.stat().st_size != shard["bytes"]:
                 raise ShardCorrupt(f"{path} is missing or truncated; build it again")
-            if verify and fingerprint(path) != shard["sha256"]:
+            if verify and fingerprints.of_file(path) != shard["sha256"]:
                 raise ShardCorrupt(f"{path} differs from its checksum; build it again")
             tables.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
         self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
@@ -188,13 +185,17 @@ class Shards:
 
     def __getitem__(self, index: int) -> Record:
         row = self.table.slice(index, 1).to_pylist()[0]
-        segments = tuple(
-            TokenSegment(part["kind"], tuple(map(tuple, part["alternatives"])))
-            for part in row["segments"]
-        )
-        return Record(row["key"], row["group"], segments)
+        neighbours = tuple(map(_segments, row["neighbours"]))
+        return Record(row["key"], row["group"], _segments(row["segments"]), neighbours)
 
     def groups(self) -> dict[str, np.ndarray]:
         """The numbers of each group's records."""
         names = np.array(self.table.column("group").to_pylist(), dtype=object)
         return {str(name): np.flatnonzero(names == name) for name in sorted(set(names))}
+
+
+def _segments(parts: list[dict[str, Any]]) -> tuple[TokenSegment, ...]:
+    return tuple(
+        TokenSegment(part["kind"], tuple(map(tuple, part["alternatives"])))
+        for part in parts
+    )

@@ -34,7 +34,7 @@ from cm3leon.objective.cm3 import (
     sample_spans,
     segments,
 )
-from cm3leon.tokens.codec import assemble, positions
+from cm3leon.tokens.codec import Part, assemble, positions
 from cm3leon.tokens.vocabulary import Vocabulary
 
 
@@ -50,6 +50,7 @@ class StreamConfig:
     isolate_documents: bool = False
     position_slot: int = 0  # pictures start at multiples of it; 0: plain positions
     first_alternative: float = 0.0  # extra chance of a segment's first version
+    neighbours: tuple[float, ...] = (1.0,)  # shares of documents with 0, 1, 2, …
     threads: int = 1  # that prepare rows
 
     def __post_init__(self) -> None:
@@ -62,6 +63,11 @@ class StreamConfig:
             )
         if any(share < 0 for share in self.mixture.values()):
             raise ConfigError("a share of the mixture is below 0")
+        if min(self.neighbours, default=0) < 0 or sum(self.neighbours) <= 0:
+            raise ConfigError(
+                f"neighbours is {list(self.neighbours)}; give shares of documents with "
+                "0, 1, 2, … neighbours, such as [0.2, 0.2, 0.6]"
+            )
 
 
 class Row(NamedTuple):
@@ -72,6 +78,8 @@ class Row(NamedTuple):
     spans: int
     hidden_captions: int
     captions: int
+    neighbours: int = 0  # before the document, if it is alone in its row
+    first: int = 0  # ids before this one have no weight
 
 
 class Batch(NamedTuple):
@@ -81,20 +89,31 @@ class Batch(NamedTuple):
     positions: Int[Tensor, "batch time"]
     targets: Int[Tensor, "batch time"]
     weights: Float[Tensor, "batch time"]  # 0 on padding
+    neighbours: Int[Tensor, " batch"]
     spans: float  # mean per row
     hidden_captions: float  # share of captions that were hidden whole
 
 
 @dataclass(frozen=True)
 class ChooseDocument:
-    """Grain transform: a record -> ids, one version of each segment."""
+    """Grain transform: a record -> ids, one version of each segment.
+
+    Of its neighbours as many as `neighbours` draws, any of them in any order
+    (Yu et al. 2023, §2.1); fewer if it has not so many.
+    """
 
     vocabulary: Vocabulary
     first_alternative: float
+    neighbours: tuple[float, ...] = (1.0,)
 
     def __call__(self, record: Record, random: np.random.Generator) -> list[int]:
-        """The ids of one choice of versions."""
+        """The ids of one choice of versions and neighbours."""
         parts = []
+        if len(self.neighbours) > 1:
+            shares = np.asarray(self.neighbours) / sum(self.neighbours)
+            wanted = int(random.choice(len(shares), p=shares))
+            order = random.permutation(len(record.neighbours))[:wanted]
+            parts = neighbour_parts(record, order.tolist())
         for segment in record.segments:
             chosen = int(random.integers(len(segment.alternatives)))
             if random.random() < self.first_alternative:
@@ -137,6 +156,7 @@ class RotateRow:
             len(spans),
             hidden,
             captions,
+            ids.count(v.break_) // 2 if ids.count(v.eos) <= 2 else 0,
         )
 
 
@@ -152,10 +172,21 @@ def _captions(
     return len(captions), sum(ids[s.start] in v.text for s in hidden)
 
 
-def plain_row(vocabulary: Vocabulary, ids: Sequence[int], slot: int) -> Row:
-    """A document as it stands, nothing moved."""
+def neighbour_parts(record: Record, numbers: Sequence[int]) -> list[Part]:
+    """Some of a record's neighbours as parts of a document, in that order."""
+    return [
+        (segment.kind, segment.alternatives[0])
+        for number in numbers
+        for segment in record.neighbours[number]
+    ]
+
+
+def plain_row(
+    vocabulary: Vocabulary, ids: Sequence[int], slot: int, first: int = 0
+) -> Row:
+    """A document as it stands, nothing moved; only what comes after `first` counts."""
     places = np.asarray(positions(vocabulary, ids, slot), dtype=np.int64)
-    return Row(np.asarray(ids, dtype=np.int64), places, 0, 0, 0)
+    return Row(np.asarray(ids, dtype=np.int64), places, 0, 0, 0, first=first)
 
 
 def collate(rows: Sequence[Row], pad: int) -> Batch:
@@ -168,13 +199,14 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
         length = len(row.ids)
         ids[index, :length] = row.ids
         places[index, :length] = row.positions
-        weights[index, :length] = 1
+        weights[index, row.first : length] = 1
     captions = sum(row.captions for row in rows)
     return Batch(
         ids=torch.from_numpy(ids[:, :-1].copy()),
         positions=torch.from_numpy(places[:, :-1].copy()),
         targets=torch.from_numpy(ids[:, 1:].copy()),
         weights=torch.from_numpy(weights[:, 1:].copy()),
+        neighbours=torch.tensor([row.neighbours for row in rows]),
         spans=sum(row.spans for row in rows) / len(rows),
         hidden_captions=sum(row.hidden_captions for row in rows) / max(1, captions),
     )
@@ -217,7 +249,7 @@ class TokenStream:
                 f"{shards.alphabets.codebook_size} codes, more than the vocabulary"
             )
         documents = _mix(shards, config.mixture, config.shards, seed).random_map(
-            ChooseDocument(vocabulary, config.first_alternative)
+            ChooseDocument(vocabulary, config.first_alternative, config.neighbours)
         )
         turn = RotateRow(vocabulary, objective, context, config.position_slot)
         if config.isolate_documents:

@@ -11,8 +11,8 @@ its picture; three of the four are kept, in any order.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -54,6 +54,12 @@ class Neighbour(NamedTuple):
     number: int  # in the bank
     relevance: float  # cosine of query and document
     document: BankDocument
+
+    def attribution(self) -> dict[str, Any]:
+        """Whose it is and how it was found, ready for JSON."""
+        about = asdict(self.document)
+        del about["codes"]
+        return about | {"relevance": round(self.relevance, 4)}
 
 
 class Retriever:
@@ -141,6 +147,22 @@ class Retriever:
             keys: of their pictures, which never come back.
             random: shuffles.
         """
+        found = []
+        for pool in self.candidates(texts, images, keys):
+            order = random.permutation(len(pool))[: self.config.kept]
+            found.append([pool[int(place)] for place in order])
+        return found
+
+    def candidates(
+        self,
+        texts: Float[np.ndarray, "doc width"],
+        images: Float[np.ndarray, "doc width"],
+        keys: Sequence[str],
+    ) -> list[list[Neighbour]]:
+        """Those found by text, then those found by picture, each the best first.
+
+        None is there twice; arguments are those of `for_training`.
+        """
         own = [(key,) for key in keys]
         found = []
         for by_text, by_image in zip(
@@ -148,11 +170,8 @@ class Retriever:
             self.by_vector(images, self.config.by_image, own),
             strict=True,
         ):
-            pool = list(
-                {one.document.key: one for one in (*by_text, *by_image)}.values()
-            )
-            order = random.permutation(len(pool))[: self.config.kept]
-            found.append([pool[int(place)] for place in order])
+            pool = {one.document.key: one for one in (*by_text, *by_image)}
+            found.append(list(pool.values()))
         return found
 
     def _pass(

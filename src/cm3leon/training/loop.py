@@ -22,6 +22,8 @@ from cm3leon.training import checkpoint
 from cm3leon.training.metrics import Metrics, metrics
 from cm3leon.training.optimizer import Optimizer
 
+BUCKET = 128  # positions whose loss is told together
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
@@ -81,6 +83,22 @@ def loss_weights(batch: Batch, vocabulary: Vocabulary, config: LoopConfig) -> Te
     return batch.weights * weights
 
 
+def parts_of(batch: Batch) -> dict[str, Tensor]:
+    """The weights of a batch by what its loss is reported by, where that differs.
+
+    By number of neighbours in the row, and by the id's place in its document.
+    """
+    parts: dict[str, Tensor] = {}
+    counts = batch.neighbours[:, None].expand_as(batch.weights)
+    places = batch.positions // BUCKET * BUCKET
+    for name, values in (("neighbours", counts), ("position", places)):
+        found = values[batch.weights > 0].unique().tolist()
+        if len(found) > 1:
+            for value in found:
+                parts[f"{name}_{value}"] = batch.weights * (values == value)
+    return parts
+
+
 class Run:
     """A model, its optimizer and its stream, moving together."""
 
@@ -100,6 +118,7 @@ class Run:
         self.peak = matrix_peak()
         self._totals: dict[str, float] = defaultdict(float)
         self._tally = Tally(vocabulary.image)
+        self._parts: dict[str, Tally] = {}
         self._since = time.perf_counter()
 
     def step(self, number: int) -> None:
@@ -124,6 +143,9 @@ class Run:
     def _count(self, batch: Batch, losses: Tensor) -> None:
         totals = self._totals
         self._tally.add(losses, batch.targets, batch.weights)
+        for name, share in parts_of(batch).items():
+            tally = self._parts.setdefault(name, Tally(self.vocabulary.image))
+            tally.add(losses, batch.targets, share)
         totals["ids"] += float(batch.weights.sum())
         per_id = self.model.config.flops_per_id(batch.ids.shape[1])
         totals["flops"] += per_id * batch.ids.numel()
@@ -145,8 +167,11 @@ class Run:
             "objective/spans_per_row": totals["spans"] / max(1, totals["batches"]),
             "objective/hidden_captions": totals["hidden"] / max(1, totals["batches"]),
         }
+        for name, tally in self._parts.items():
+            values[f"loss/image/{name}"] = tally.image
         self._totals = defaultdict(float)
         self._tally = Tally(self.vocabulary.image)
+        self._parts = {}
         self._since = time.perf_counter()
         return values
 
@@ -197,7 +222,7 @@ def line(values: Mapping[str, float]) -> str:
 def train(
     run: Run,
     folder: Path,
-    held_out: list[Batch],
+    held_out: Mapping[int, list[Batch]],
     sample: Callable[[int], None] | None = None,
 ) -> bool:
     """Train to the last step, resuming if `folder` has a checkpoint.
@@ -205,7 +230,8 @@ def train(
     Args:
         run: model, optimizer and stream, freshly made.
         folder: the run's folder.
-        held_out: batches to validate on; may be empty.
+        held_out: batches to validate on, by the number of neighbours in their rows;
+            may be empty.
         sample: draws a sheet for a step, every `sample_every` steps.
 
     Returns:
@@ -229,7 +255,7 @@ def train(
             last = finished == config.steps or stop.asked
             due = finished % config.validate_every == 0
             if last or due or finished % config.report_every == 0:
-                _report(run, numbers, finished, held_out if last or due else [])
+                _report(run, numbers, finished, held_out if last or due else {})
             if last or finished % config.checkpoint_every == 0:
                 parameters = run.model.state_dict()
                 checkpoint.save(
@@ -244,11 +270,16 @@ def train(
     return True
 
 
-def _report(run: Run, numbers: Metrics, step: int, held_out: list[Batch]) -> None:
+def _report(
+    run: Run, numbers: Metrics, step: int, held_out: Mapping[int, list[Batch]]
+) -> None:
     values = run.take()
     if not math.isfinite(values["loss/image"] + values["loss/text"]):
         numbers.say(f"the loss at step {step} is not finite; lower the learning rate")
-    if held_out:
-        values |= validate(run.model, held_out, run.vocabulary, run.config.bfloat16)
+    for neighbours, batches in held_out.items():
+        precise = run.config.bfloat16
+        measured = validate(run.model, batches, run.vocabulary, precise)
+        suffix = f"/neighbours_{neighbours}" if neighbours else ""
+        values |= {name + suffix: value for name, value in measured.items()}
         run.take()
     numbers.report(step, values, line(values))

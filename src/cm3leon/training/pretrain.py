@@ -9,10 +9,10 @@ from cm3leon.config import dump_settings
 from cm3leon.data.shards import Shards
 from cm3leon.data.stream import (
     Batch,
-    ChooseDocument,
     StreamConfig,
     TokenStream,
     collate,
+    neighbour_parts,
     plain_row,
 )
 from cm3leon.decoding.engine import Engine
@@ -23,8 +23,8 @@ from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.model.presets import preset
 from cm3leon.model.transformer import Transformer
 from cm3leon.objective.cm3 import CM3Config
-from cm3leon.randomness import generator, torch_generator
-from cm3leon.tokens.codec import Codec
+from cm3leon.randomness import torch_generator
+from cm3leon.tokens.codec import Codec, assemble
 from cm3leon.tokens.document import Document, Text
 from cm3leon.tokens.text import TextTokenizer
 from cm3leon.tokens.vocabulary import Vocabulary
@@ -50,6 +50,7 @@ class Pretrain:
     tokenizers: str  # folder with text_tokenizer.json and image_tokenizer/
     stream: StreamConfig
     held_out: str | None = None  # shards to validate on
+    held_out_neighbours: tuple[int, ...] = (0,)  # numbers to validate with
     prompts: tuple[str, ...] = ()  # drawn on the sample sheets
     seed: int = 0
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -81,15 +82,30 @@ class Parts:
 
 
 def held_out_batches(
-    shards: Shards, vocabulary: Vocabulary, context: int, slot: int, rows: int = 64
+    shards: Shards,
+    vocabulary: Vocabulary,
+    context: int,
+    slot: int,
+    neighbours: int = 0,
+    rows: int = 64,
 ) -> list[Batch]:
-    """Unrotated rows of first captions, always the same."""
-    choose = ChooseDocument(vocabulary, first_alternative=1.0)
+    """Unrotated rows of first captions, always the same.
+
+    Only the document counts, not the neighbours before it, so that losses with more and
+    with fewer compare.
+    """
     out = []
     for start in range(0, len(shards), rows):
-        numbers = range(start, min(start + rows, len(shards)))
-        documents = [choose(shards[i], generator(0, "held out", i)) for i in numbers]
-        made = [plain_row(vocabulary, ids[: context + 1], slot) for ids in documents]
+        made = []
+        for number in range(start, min(start + rows, len(shards))):
+            record = shards[number]
+            chosen = range(min(neighbours, len(record.neighbours)))
+            own = [(part.kind, part.alternatives[0]) for part in record.segments]
+            before = neighbour_parts(record, chosen)
+            ids = assemble(vocabulary, [*before, *own])[: context + 1]
+            # what stands before it: <eos>, or neighbours and the <break> behind them
+            first = len(assemble(vocabulary, before)) if before else 0
+            made.append(plain_row(vocabulary, ids, slot, first))
         out.append(collate(made, vocabulary.pad))
     return out
 
@@ -136,11 +152,15 @@ def train(settings: Pretrain) -> Path | None:
         vocabulary,
         settings.loop,
     )
-    batches: list[Batch] = []
+    batches: dict[int, list[Batch]] = {}
     if settings.held_out:
-        batches = held_out_batches(
-            Shards(Path(settings.held_out)), vocabulary, context, stream.position_slot
-        )
+        shards = Shards(Path(settings.held_out))
+        batches = {
+            count: held_out_batches(
+                shards, vocabulary, context, stream.position_slot, count
+            )
+            for count in settings.held_out_neighbours
+        }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "settings.toml").write_text(dump_settings(settings))
 
