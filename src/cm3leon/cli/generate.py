@@ -28,6 +28,9 @@ def generate(
     temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
+    neighbours: int | None = None,
+    memory: Path | None = None,
+    encoder: str | None = None,
     model: Path | None = None,
     size: int | None = None,
     grid: Path | None = None,
@@ -46,6 +49,7 @@ def generate(
     cm3leon generate "a red apple" "a blue car" --count 4 --out drawn
     cm3leon generate "a red apple" --out apple.png --seed 7 --guidance-scale 5
     cm3leon generate --prompts prompts.txt --grid sheet.png --top-p 0.9
+    cm3leon generate "a red apple" --neighbours 2 --memory bank --encoder bi_encoder
     ```
 
     Args:
@@ -57,6 +61,10 @@ def generate(
         temperature: how freely to draw; 0 always takes the likeliest code.
         top_p: draw among the likeliest codes that hold this share of the probability.
         top_k: draw among this many of the likeliest codes.
+        neighbours: captioned pictures retrieved from a memory bank for each prompt,
+            for the model to look at; 0 is none. `cite` tells which they were.
+        memory: the memory bank; by default the model's own.
+        encoder: the CLIPModel the bank was built with; by default the model's own.
         model: a model folder; by default the model that ships.
         size: pixels a side, a multiple of what the model draws; by default about 256.
         grid: also write all pictures, with their words, on this one sheet.
@@ -74,6 +82,7 @@ def generate(
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
+        "neighbours": neighbours,
         "seed": seed,
     }
     given = {name: value for name, value in given.items() if value is not None}
@@ -83,7 +92,7 @@ def generate(
     from cm3leon.decoding.card import name
     from cm3leon.decoding.folder import load
 
-    engine = load(model)
+    engine = load(model, memory=memory, encoder=encoder)
     options = replace(engine.options, **given).seeded()
     assert options.seed is not None
     jobs = [(text, options.seed + i) for text in words for i in range(count)]
@@ -92,10 +101,13 @@ def generate(
     for one in _draw(engine, jobs, options):
         picture, path = _write(one, times, out, name(model))
         record = {"path": str(path), "prompt": one.prompt, **asdict(one.options)}
-        told.append({**record, "seconds": round(one.seconds, 3)})
+        seconds = round(one.seconds, 3)
+        told.append({**record, "seconds": seconds, "attribution": one.attribution})
         drawn.append((one.prompt, picture))
         if not json:
             print(f"{path}  seed {one.options.seed}  {one.seconds:.2f} s", flush=True)
+            if len(one.attribution) < options.neighbours:
+                print(f"  {len(one.attribution)} neighbours: no more pass the rules")
     if grid is not None:
         _write_sheet(drawn, grid)
         if not json:
@@ -112,6 +124,7 @@ class _Drawn:
     picture: "Image"
     options: "GenerationOptions"
     seconds: float  # its share of the time its batch took
+    attribution: list[dict[str, Any]]  # of its neighbours
 
 
 def _lines(file: Path | None) -> list[str]:
@@ -183,10 +196,11 @@ def _draw(
             )
             seconds = (time.perf_counter() - began) / len(batch)
             for (text, seed), document in zip(batch, documents, strict=True):
-                picture = document.images[-1].pixels
-                assert picture is not None
+                image = document.images[-1]
+                assert image.pixels is not None
                 own = replace(options, seed=seed)
-                yield _Drawn(text, picture, own, seconds)
+                credits = [dict(one) for one in image.attribution]
+                yield _Drawn(text, image.pixels, own, seconds, credits)
 
 
 def _write(drawn: _Drawn, times: int, out: Path, model: str) -> tuple["Image", Path]:
@@ -199,6 +213,7 @@ def _write(drawn: _Drawn, times: int, out: Path, model: str) -> tuple["Image", P
         "prompt": drawn.prompt,
         "seed": str(drawn.options.seed),
         "options": asdict(drawn.options),
+        "attribution": drawn.attribution,
         "model": model,
         "Software": f"cm3leon {cm3leon.__version__}",
     }

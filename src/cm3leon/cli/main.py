@@ -21,6 +21,8 @@ VERBS = {
     "caption": ("cm3leon.cli.caption:caption", "Say what is in a picture."),
     "train": ("cm3leon.cli.train:app", "Train a tokenizer or a model."),
     "data": ("cm3leon.cli.data:app", "Build and look at a corpus."),
+    "cite": ("cm3leon.cli.cite:cite", "Say where a picture came from."),
+    "memory": ("cm3leon.cli.memory:app", "Build and search memory banks."),
     "export": ("cm3leon.cli.export:export", "Write a model for other programs."),
     "info": ("cm3leon.cli.info:info", "Show what a model folder holds."),
 }
@@ -28,6 +30,7 @@ VERBS = {
 # Modules that come with an extra, for the line printed when one is missing.
 EXTRAS = {
     "datasets": "data",
+    "faiss": "retrieval",
     "debian": "data",
     "grain": "training",
     "pyarrow": "data",

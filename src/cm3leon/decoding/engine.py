@@ -4,8 +4,10 @@ What is asked together is drawn in one batch, but each request draws from its ow
 of chance, so what it becomes does not depend on what else is asked.
 """
 
-from collections.abc import Sequence
-from typing import overload
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
 
@@ -20,6 +22,16 @@ from cm3leon.randomness import torch_generator
 from cm3leon.tokens.codec import Codec
 from cm3leon.tokens.document import Document, Hole, Image, Segment, Text
 
+Attribution = tuple[Mapping[str, Any], ...]
+
+
+@runtime_checkable
+class Retrieves(Protocol):
+    """What the engine asks of `retrieval.retriever.Retriever`, which needs an extra."""
+
+    def by_text(self, texts: Sequence[str], count: int) -> list[list[Any]]:
+        """Up to `count` neighbours of each text."""
+
 
 class Engine:
     """A model with its tokenizers, ready to be asked."""
@@ -31,6 +43,7 @@ class Engine:
         image_tokenizer: ImageTokenizer,
         position_slot: int = 0,
         options: GenerationOptions | None = None,
+        retriever: Callable[[], Retrieves] | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -40,6 +53,7 @@ class Engine:
             image_tokenizer: pictures <-> codes.
             position_slot: pictures start at multiples of it, as in training; 0: never.
             options: what a call without options uses.
+            retriever: opens what finds neighbours; called when first needed.
 
         Raises:
             CheckpointError: the parts are not of one model.
@@ -60,6 +74,7 @@ class Engine:
         self.image_tokenizer = image_tokenizer
         self.position_slot = position_slot
         self.options = options or GenerationOptions()
+        self._open_retriever = retriever
         self._writer = PromptWriter(
             codec=codec, context=model.config.context, position_slot=position_slot
         )
@@ -105,32 +120,44 @@ class Engine:
             options: how to draw; by default the model's own.
             want: what comes next. Text after text goes on within it.
             neighbours: for each document those that stand before it, in order
-                (Yu et al. 2023, §2.1). The model must have learnt with neighbours to
-                use them.
+                (Yu et al. 2023, §2.1); by default, of a picture, the
+                `options.neighbours` most relevant to its text that the retriever
+                finds, or as many as its rules let through.
             seeds: one per document, each as if it were the only one; by default the
                 i-th draws from stream i of `options.seed`.
             on_progress: called after every step.
 
         Returns:
-            The document and what was drawn: an `Image` with codes and pixels, or text.
+            The document and what was drawn: an `Image` with codes, pixels and the
+            attribution of what was retrieved for it, or text.
 
         Raises:
             RequestError: what is asked is impossible or too long; the message says why.
         """
         options = (options or self.options).seeded()
         documents = self._with_codes(_several(document))
-        before = neighbours if neighbours is not None else [()] * len(documents)
-        if len(before) != len(documents):
+        attributions: Sequence[Attribution] = [()] * len(documents)
+        if neighbours is None:
+            wanted = options.neighbours if want == "image" else 0
+            neighbours, attributions = self._retrieve(documents, wanted)
+        if len(neighbours) != len(documents):
             raise RequestError(
-                f"neighbours for {len(before)} documents, {len(documents)} are asked; "
-                "give a list for each"
+                f"neighbours for {len(neighbours)} documents, {len(documents)} are "
+                "asked; give a list for each"
             )
         prompts = [
             self._writer.extend(one, want, options, self._with_codes(others))
-            for one, others in zip(documents, before, strict=True)
+            for one, others in zip(documents, neighbours, strict=True)
         ]
         chances = _chances(len(prompts), options, seeds)
-        answers = self._segments(prompts, options, chances, on_progress)
+        answers = [
+            replace(answer, attribution=found) if isinstance(answer, Image) else answer
+            for answer, found in zip(
+                self._segments(prompts, options, chances, on_progress),
+                attributions,
+                strict=True,
+            )
+        ]
         extended = [_joined(*pair) for pair in zip(documents, answers, strict=True)]
         return extended[0] if isinstance(document, Document) else extended
 
@@ -189,6 +216,32 @@ class Engine:
                     documents[i] = _filled(documents[i], answer)
             waiting = [i for i in waiting if documents[i].holes]
         return documents[0] if isinstance(document, Document) else documents
+
+    @cached_property
+    def retriever(self) -> Retrieves:
+        """What finds neighbours.
+
+        Raises:
+            RequestError: the engine has none.
+        """
+        if self._open_retriever is None:
+            raise RequestError(
+                "this model has no memory bank to take neighbours from; name one, or "
+                "ask for 0 neighbours"
+            )
+        return self._open_retriever()
+
+    def _retrieve(
+        self, documents: Sequence[Document], count: int
+    ) -> tuple[list[list[Document]], list[Attribution]]:
+        """Neighbours by the documents' words, and whose they are."""
+        if count == 0:
+            return [[] for _ in documents], [() for _ in documents]
+        found = self.retriever.by_text([one.text for one in documents], count)
+        return (
+            [[neighbour.document.document() for neighbour in one] for one in found],
+            [tuple(neighbour.attribution() for neighbour in one) for one in found],
+        )
 
     def _with_codes(self, documents: Sequence[Document]) -> list[Document]:
         """The documents, their pictures encoded where there are only pixels."""

@@ -5,6 +5,7 @@ model.safetensors      its parameters, fp32 or bf16
 vocabulary.json        which ids are what
 text_tokenizer.json    words <-> text ids
 image_tokenizer/       config.json and model.safetensors of the VQGAN
+memory/, bi_encoder/   if it draws with neighbours: where from, and what finds them
 generation.json        how to draw unless told otherwise
 README.md              model card: data, licences, limits
 """
@@ -13,6 +14,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +24,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
-from cm3leon.decoding.engine import Engine
+from cm3leon.decoding.engine import Engine, Retrieves
 from cm3leon.decoding.options import GenerationOptions
-from cm3leon.errors import CheckpointError, Cm3leonError, ConfigError
+from cm3leon.errors import CheckpointError, Cm3leonError, ConfigError, DataError
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.model.transformer import Transformer, TransformerConfig
 from cm3leon.model.weights import fit
@@ -62,11 +64,21 @@ def located(path: str | Path | None = None) -> Path:
     )
 
 
-def load(path: str | Path | None = None) -> Engine:
+def load(
+    path: str | Path | None = None,
+    *,
+    memory: str | Path | None = None,
+    encoder: str | Path | None = None,
+) -> Engine:
     """The engine of a model folder, by default the model that ships.
 
     Weights are widened to fp32: on a CPU that is as fast for a few lanes, and a
     request's result then does not depend on the batch (docs/decoding.md).
+
+    Args:
+        path: the folder.
+        memory: a memory bank to take neighbours from; by default the folder's own.
+        encoder: the CLIPModel it was built with; by default the folder's own.
 
     Raises:
         CheckpointError: the folder is missing, incomplete, or its files do not fit.
@@ -82,7 +94,12 @@ def load(path: str | Path | None = None) -> Engine:
         image_tokenizer.codes_per_image,
     )
     options = _options(folder / "generation.json")
-    return Engine(model, codec, image_tokenizer, settings["position_slot"], options)
+    bank, towers = memory or folder / "memory", encoder or folder / "bi_encoder"
+    retriever = None
+    if memory is not None or Path(bank).is_dir():
+        retriever = partial(_retriever, Path(bank), towers, image_tokenizer)
+    slot = settings["position_slot"]
+    return Engine(model, codec, image_tokenizer, slot, options, retriever)
 
 
 def save(
@@ -182,6 +199,23 @@ def parameters_of(folder: Path) -> dict[str, torch.Tensor]:
             f"{path} is missing or damaged ({error}); copy the model folder again"
         ) from error
     return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _retriever(
+    memory: Path, encoder: str | Path, image_tokenizer: ImageTokenizer
+) -> Retrieves:
+    """What finds neighbours in a bank whose codes are the image tokenizer's."""
+    from cm3leon.retrieval.encoder import BiEncoder  # they need the extra [retrieval]
+    from cm3leon.retrieval.memory import MemoryBank
+    from cm3leon.retrieval.retriever import Retriever
+
+    bank = MemoryBank.open(memory)
+    if bank.config.image_tokenizer != image_tokenizer.fingerprint:
+        raise DataError(
+            f"{memory} holds codes of another model's image tokenizer; build it with "
+            "this model"
+        )
+    return Retriever(bank, BiEncoder.load(encoder))
 
 
 def _model(folder: Path, settings: Mapping[str, Any]) -> Transformer:

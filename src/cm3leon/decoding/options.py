@@ -23,6 +23,7 @@ class GenerationOptions:
     top_k: int | None = None  # ids kept; None keeps all
     guidance_scale: float = 3.0  # pictures only; 1 is none. Yu et al. 2023, §3.1
     unconditional: Literal["mask", "absent"] = "mask"  # the caption there; see Prompt
+    neighbours: int = 0  # documents retrieved for a picture. Yu et al. 2023, §2.1
     max_text: int = 64  # most text ids of an answer
     seed: int | None = None  # None: a new one for every call
 
@@ -46,6 +47,8 @@ class GenerationOptions:
                 f"guidance_scale is {self.guidance_scale}, below 0 or not finite; 1 is "
                 "no guidance, 3 is usual"
             )
+        if self.neighbours < 0:
+            raise ConfigError(f"neighbours is {self.neighbours}, below 0; 0 is none")
         if self.max_text < 1:
             raise ConfigError(f"max_text is {self.max_text}, below 1; 64 is usual")
         if self.seed is not None and not 0 <= self.seed < 2**63:
@@ -60,9 +63,9 @@ class GenerationOptions:
                 f"unconditional is {self.unconditional!r}; it can be 'mask' (a mask "
                 "for the caption) or 'absent' (after neighbours: no caption)"
             )
-        for name in ("top_k", "max_text", "seed"):
+        for name in ("top_k", "max_text", "neighbours", "seed"):
             value = getattr(self, name)
-            optional = value is None and name != "max_text"
+            optional = value is None and name in ("top_k", "seed")
             if not optional and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ConfigError(f"{name} is {value!r}, not a whole number")
         for name in ("temperature", "top_p", "guidance_scale"):

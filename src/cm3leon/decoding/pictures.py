@@ -92,6 +92,27 @@ def save_new(
     raise RequestError(f"{path} is there already; delete it or choose another name")
 
 
+def notes_of(path: Path) -> dict[str, Any]:
+    """What `save_new` kept inside a picture.
+
+    Raises:
+        RequestError: there is no such PNG, or it is not one of ours.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            picture.load()  # text may stand behind the pixels
+            texts = dict(getattr(picture, "text", {}))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise RequestError(f"{path} is no PNG that can be read ({error})") from error
+    if not texts.get("Software", "").startswith("cm3leon "):
+        raise RequestError(
+            f"{path} was not drawn by cm3leon, or its notes were removed"
+        )
+    for name in ("options", "attribution"):
+        texts[name] = json.loads(texts.get(name, "null"))
+    return texts
+
+
 def _places(path: Path) -> Iterator[Path]:
     yield path
     for number in range(2, 1_000_000):

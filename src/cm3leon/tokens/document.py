@@ -1,8 +1,9 @@
 """An interleaved document, as people see it, before it becomes ids."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from PIL import Image as Pillow
 
@@ -19,10 +20,18 @@ class Text:
 
 @dataclass(frozen=True)
 class Image:
-    """A picture: as codes of an image tokenizer, as pixels, or both."""
+    """A picture: as codes of an image tokenizer, as pixels, or both.
+
+    Args:
+        codes: in raster order.
+        pixels: RGB.
+        attribution: of a drawn picture, what was retrieved for it: of each neighbour
+            its key, text, source, licence, author and relevance.
+    """
 
     codes: tuple[int, ...] | None = None
     pixels: Pillow.Image | None = field(default=None, compare=False)
+    attribution: tuple[Mapping[str, Any], ...] = field(default=(), compare=False)
 
     @classmethod
     def open(cls, path: str | Path) -> "Image":

@@ -1,0 +1,349 @@
+"""`cm3leon memory`: banks of documents that stand before a prompt."""
+
+import json as json_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+if TYPE_CHECKING:
+    from cm3leon.retrieval.manifest import Manifest
+
+JSON = Annotated[bool, Parameter(negative="")]
+
+app = App(
+    name="memory",
+    help="""Build, change and search memory banks of captioned pictures.
+
+    For example:
+
+    ```
+    cm3leon memory build corpus bank --encoder runs/bi_encoder/bi_encoder
+    cm3leon memory add bank my-pictures --encoder runs/bi_encoder/bi_encoder
+    cm3leon memory search bank "a red apple" --encoder runs/bi_encoder/bi_encoder
+    cm3leon memory check bank
+    ```
+    """,
+)
+
+
+@app.command
+def build(
+    pictures: Path,
+    bank: Path,
+    *,
+    encoder: str,
+    model: Path | None = None,
+    split: str = "train",
+    part: int = 0,
+    parts: int = 1,
+    exact_below: int = 50_000,
+    memory_gib: float = 4.0,
+) -> None:
+    """Build a bank of captioned pictures, or finish one whose build was stopped.
+
+    Several machines may each build one of several parts; `memory merge` joins them.
+
+    For example:
+
+    ```
+    cm3leon memory build corpus bank --encoder openai/clip-vit-base-patch32
+    cm3leon memory build corpus part-0 --part 0 --parts 2 --encoder bi_encoder
+    ```
+
+    Parameters
+    ----------
+    pictures
+        A corpus, a folder of pictures with captions, webdataset tars or Parquet files.
+    bank
+        The bank's folder.
+    encoder
+        A CLIPModel: a folder, or its name on the hub.
+    model
+        The model whose image tokenizer makes the codes; by default the one that ships.
+    split
+        Which split, where there are several.
+    part
+        Which part of the pictures, from 0.
+    parts
+        Into how many parts they are divided; of 2 or more none is searched by itself.
+    exact_below
+        Up to so many documents are all compared; above, an approximate index is built.
+    memory_gib
+        What an approximate index may take once it is open.
+    """
+    from cm3leon.errors import ConfigError
+    from cm3leon.retrieval.vector_index import IndexSettings
+
+    if not 0 <= part < parts:
+        raise ConfigError(f"part is {part}, outside 0 to {parts - 1} of {parts} parts")
+    settings = IndexSettings(
+        exact_below=exact_below, memory_bytes=int(memory_gib * 2**30)
+    )
+    _fill(pictures, bank, encoder, model, split, settings, (part, parts))
+
+
+@app.command
+def add(bank: Path, pictures: Path, *, encoder: str, model: Path | None = None) -> None:
+    """Add captioned pictures to a bank: your own, say. What is there stays as it is.
+
+    For example:
+
+    ```
+    cm3leon memory add bank my-pictures --encoder runs/bi_encoder/bi_encoder
+    ```
+
+    Parameters
+    ----------
+    bank
+        The bank's folder.
+    pictures
+        A folder of pictures with captions, or what else `data check` reads.
+    encoder
+        The CLIPModel the bank was built with.
+    model
+        The model whose image tokenizer makes the codes; by default the one that ships.
+    """
+    from cm3leon.retrieval.manifest import read_manifest
+
+    read_manifest(bank)  # a bank that is not there is no wish for a new one
+    _fill(pictures, bank, encoder, model, "train", None, (0, 1))
+
+
+@app.command
+def remove(bank: Path, *keys: str) -> None:
+    """Take documents out of a bank.
+
+    For example:
+
+    ```
+    cm3leon memory remove bank my-pictures/cat.png my-pictures/dog.png
+    ```
+
+    Parameters
+    ----------
+    bank
+        The bank's folder.
+    keys
+        Their names, as `memory search` prints them.
+    """
+    from cm3leon.errors import RequestError
+    from cm3leon.retrieval import memory
+
+    if not keys:
+        raise RequestError("no document is named; memory search prints their names")
+    _print(bank, memory.remove(bank, keys))
+
+
+@app.command
+def merge(bank: Path, *parts: Path) -> None:
+    """Join banks that were built apart. No vector is computed again.
+
+    For example:
+
+    ```
+    cm3leon memory merge bank part-0 part-1
+    ```
+
+    Parameters
+    ----------
+    bank
+        Where to; a new folder.
+    parts
+        The banks to join.
+    """
+    from cm3leon.cli.bar import bar
+    from cm3leon.retrieval import memory
+
+    with bar("indexing", 1) as advance:
+        manifest = memory.merge(parts, bank)
+        advance(1)
+    _print(bank, manifest)
+
+
+@app.command
+def search(
+    bank: Path,
+    text: str | None = None,
+    *,
+    image: Path | None = None,
+    encoder: str,
+    count: int = 5,
+    json: JSON = False,
+) -> None:
+    """Show the neighbours that a text or a picture gets, by the rules of retrieval.
+
+    For example:
+
+    ```
+    cm3leon memory search bank "a red apple" --encoder runs/bi_encoder/bi_encoder
+    cm3leon memory search bank --image apple.png --encoder bi_encoder --count 3
+    ```
+
+    Parameters
+    ----------
+    bank
+        The bank's folder.
+    text
+        What to look for.
+    image
+        A picture to look for, instead of a text.
+    encoder
+        The CLIPModel the bank was built with.
+    count
+        Neighbours wanted; fewer are shown where fewer pass the rules.
+    json
+        Print one JSON table.
+    """
+    from cm3leon.errors import RequestError
+    from cm3leon.retrieval.encoder import BiEncoder
+    from cm3leon.retrieval.memory import MemoryBank
+    from cm3leon.retrieval.retriever import Retriever
+    from cm3leon.tokens.document import Image
+
+    if (text is None) == (image is None):
+        raise RequestError("give a text or --image, one of the two")
+    opened = None if image is None else Image.open(image).pixels
+    retriever = Retriever(MemoryBank.open(bank), BiEncoder.load(encoder))
+    if opened is not None:
+        [found] = retriever.by_image([opened], count)
+    else:
+        [found] = retriever.by_text([text or ""], count)
+    rows = [neighbour.attribution() for neighbour in found]
+    if json:
+        print(json_module.dumps(rows, indent=1))
+        return
+    for row in rows:
+        credit = ", ".join(row[name] for name in ("author", "licence") if row[name])
+        print(f"{row['relevance']:.3f}  {row['key']}  {row['text']}  ({credit})")
+    if len(rows) < count:
+        print(f"{len(rows)} of {count}: no more documents pass the rules")
+
+
+@app.command
+def check(bank: Path) -> None:
+    """Read a whole bank and say what is wrong with it.
+
+    For example:
+
+    ```
+    cm3leon memory check bank
+    ```
+
+    Parameters
+    ----------
+    bank
+        The bank's folder.
+    """
+    from cm3leon.errors import DataError
+    from cm3leon.retrieval.memory import problems
+
+    found = list(problems(bank))
+    for text in found[1:]:
+        print(text)
+    if found:
+        raise DataError(found[0])
+    print(f"{bank} is whole")
+
+
+@app.command
+def info(bank: Path, *, json: JSON = False) -> None:
+    """Show what a bank holds: documents, sources, licences, index.
+
+    For example:
+
+    ```
+    cm3leon memory info bank --json
+    ```
+
+    Parameters
+    ----------
+    bank
+        The bank's folder.
+    json
+        Print one JSON table.
+    """
+    from cm3leon.retrieval.memory import MemoryBank
+
+    opened = MemoryBank.open(bank)
+    found = _described(opened.manifest) | {
+        "licences": dict(opened.tally("licence").most_common()),
+        "sources": dict(opened.tally("source").most_common()),
+    }
+    if json:
+        print(json_module.dumps(found, indent=1))
+        return
+
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for name, value in found.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{key or 'unknown'} {n:,}" for key, n in value.items())
+        table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
+    Console(soft_wrap=True).print(table)
+
+
+def _fill(
+    pictures: Path,
+    bank: Path,
+    encoder: str,
+    model: Path | None,
+    split: str,
+    settings: Any,
+    part: tuple[int, int],
+) -> None:
+    import sys
+
+    from cm3leon.cli.bar import bar
+    from cm3leon.data.bank import bank_config, fill
+    from cm3leon.data.pictures import Pictures
+    from cm3leon.decoding.folder import located
+    from cm3leon.images.tokenizer import ImageTokenizer
+    from cm3leon.retrieval.encoder import BiEncoder
+    from cm3leon.retrieval.memory import BankWriter
+
+    image_tokenizer = ImageTokenizer.load(located(model) / "image_tokenizer")
+    towers = BiEncoder.load(encoder)
+    writer = BankWriter(bank, bank_config(towers, image_tokenizer), settings)
+    collection = Pictures.open(pictures, split)
+    with bar("reading", len(collection)) as advance:
+        seen = iter(range(1, len(collection) + 1))
+        report = collection.scan(lambda: advance(next(seen)))
+    for problem in report.problems:
+        print(
+            f"left out {problem.name}: {problem.kind}: {problem.reason}",
+            file=sys.stderr,
+        )
+    with bar("encoding", 1) as advance:
+        added = fill(
+            writer,
+            collection,
+            towers,
+            image_tokenizer,
+            part=part[0],
+            parts=part[1],
+            on_progress=lambda done, all: advance(done / all),
+        )
+    manifest = writer.finish(index=part[1] == 1)
+    print(f"added {added:,} documents")
+    _print(bank, manifest)
+
+
+def _described(manifest: "Manifest") -> dict[str, Any]:
+    index = manifest.index
+    return {
+        "documents": manifest.count,
+        "bytes": sum(file.bytes for file in manifest.files),
+        "width": manifest.config.width,
+        "index": index.choice.factory if index else "none: a part to be merged",
+        "recall of the ten nearest": index.recall_at_10 if index else None,
+    }
+
+
+def _print(bank: Path, manifest: "Manifest") -> None:
+    about = _described(manifest)
+    recall = about["recall of the ten nearest"]
+    found = "" if recall is None else f", recall {recall:.1%} of the ten nearest"
+    print(f"{bank}: {about['documents']:,} documents, index {about['index']}{found}")

@@ -1,0 +1,202 @@
+"""Banks by command, and what is drawn with them."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cm3leon.cli import main as cli
+
+CAPTIONS = ["a red square", "a blue square", "a green dot", "two red dots", "a cat"]
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory, text_tokenizer):
+    """A folder with a tiny untrained CLIPModel."""
+    import torch
+
+    from cm3leon.training.bi_encoder import PRESETS, untrained
+
+    folder = tmp_path_factory.mktemp("encoder")
+    text_tokenizer.save(folder / "text_tokenizer.json")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        untrained(PRESETS["tiny"], folder / "text_tokenizer.json").save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Twelve pictures with captions, and whose they are; one is cut short."""
+    folder = tmp_path_factory.mktemp("collections") / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    lines = []
+    for number in range(12):
+        pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        about = {"author": f"painter {number % 3}", "licence": "CC0"}
+        text = f"{CAPTIONS[number % 5]} {number}"
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": text} | about))
+    cut = folder / "11.png"
+    cut.write_bytes(cut.read_bytes()[:100])
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def memory(call, capsys, encoder):
+    """Run `cm3leon memory ...`: exit code, stdout, stderr."""
+
+    def run(verb, *words, model=True):
+        words = ("memory", verb, *words)
+        if verb in ("build", "add", "search"):
+            words = (*words, "--encoder", encoder)
+        if verb in ("build", "add"):
+            return call(*words)
+        code = cli.main(list(map(str, words)))
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run
+
+
+@pytest.fixture
+def bank(memory, pictures, tmp_path):
+    code, out, err = memory("build", pictures, tmp_path / "bank")
+    assert code == 0
+    assert "added 11 documents" in out
+    assert "11 documents, index SQfp16, recall 100.0%" in out
+    assert "11.png" in err
+    return tmp_path / "bank"
+
+
+def test_a_bank_is_built_once_and_whole(memory, bank, pictures):
+    code, out, _ = memory("build", pictures, bank)
+    assert (code, "added 0 documents" in out) == (0, True)
+    assert memory("check", bank)[:2] == (0, f"{bank} is whole\n")
+    about = json.loads(memory("info", bank, "--json")[1])
+    assert about["documents"] == 11
+    assert about["licences"] == {"CC0": 11}
+
+
+def test_parts_built_apart_answer_as_one(memory, bank, pictures, tmp_path):
+    for part in (0, 1):
+        words = ("--part", part, "--parts", 2)
+        code, out, _ = memory("build", pictures, tmp_path / f"part-{part}", *words)
+        assert (code, "none: a part to be merged" in out) == (0, True)
+    parts = [tmp_path / "part-0", tmp_path / "part-1"]
+    assert memory("merge", tmp_path / "joined", *parts)[0] == 0
+    for text in CAPTIONS:
+        answers = [
+            json.loads(memory("search", folder, text, "--json")[1])
+            for folder in (bank, tmp_path / "joined")
+        ]
+        assert answers[0] == answers[1]
+
+
+def test_what_is_removed_is_not_found(memory, bank):
+    first = json.loads(memory("search", bank, "a cat", "--json")[1])[0]
+    code, out, _ = memory("remove", bank, first["key"])
+    assert (code, "10 documents" in out) == (0, True)
+    again = json.loads(memory("search", bank, "a cat", "--count", 9, "--json")[1])
+    assert first["key"] not in {one["key"] for one in again}
+
+
+def test_a_picture_tells_what_it_was_drawn_with(memory, bank, call, encoder, capsys):
+    asked = ("generate", "a cat", "--out", "cat.png", "--seed", 3, "--json")
+    near = ("--neighbours", 2, "--memory", bank, "--encoder", encoder)
+    code, out, _ = call(*asked, *near)
+    assert code == 0
+    [told] = json.loads(out)
+    found = json.loads(memory("search", bank, "a cat", "--count", 2, "--json")[1])
+    assert told["attribution"] == found
+    assert cli.main(["cite", "cat.png"]) == 0
+    said = capsys.readouterr().out
+    for one in found:
+        assert one["text"] in said
+        assert f"{one['author']}, CC0" in said
+    assert cli.main(["cite", "cat.png", "--json"]) == 0
+    notes = json.loads(capsys.readouterr().out)
+    assert notes["attribution"] == found
+    assert notes["options"]["neighbours"] == 2
+
+
+def test_neighbours_change_the_picture_and_none_change_nothing(call, bank, encoder):
+    drawn = {}
+    near = ("--memory", bank, "--encoder", encoder)
+    for name, words in {
+        "plain": (),
+        "none": ("--neighbours", 0, *near),
+        "one": ("--neighbours", 1, *near),
+    }.items():
+        asked = ("generate", "a cat", "--out", f"{name}.png", "--seed", 3)
+        assert call(*asked, *words)[0] == 0
+        drawn[name] = np.asarray(Image.open(f"{name}.png"))
+    assert np.array_equal(drawn["plain"], drawn["none"])
+    assert not np.array_equal(drawn["plain"], drawn["one"])
+
+
+def test_fewer_neighbours_than_asked_are_used_and_said(call, bank, encoder):
+    words = ("--neighbours", 40, "--memory", bank, "--encoder", encoder)
+    code, out, err = call("generate", "a cat", *words)
+    # the tiny model's context may be too short for what passes: then that is said
+    assert code == 1 or "neighbours: no more pass the rules" in out
+    assert code == 0 or "shorten" in err or "fewer" in err
+
+
+def test_shards_carry_the_neighbours_of_each_picture(
+    bank, pictures, encoder, tokenizers, model_folder, tmp_path, capsys
+):
+    from cm3leon.data.shards import Shards
+
+    (tokenizers / "image_tokenizer/model.safetensors").write_bytes(
+        (model_folder / "image_tokenizer/model.safetensors").read_bytes()
+    )
+    words = ["--tokenizers", tokenizers, "--memory", bank, "--encoder", encoder]
+    asked = ["data", "shards", pictures, tmp_path / "near", *words]
+    assert cli.main(list(map(str, asked))) == 0
+    shards = Shards(tmp_path / "near")
+    for number in range(len(shards)):
+        record = shards[number]
+        assert 2 <= len(record.neighbours) <= 4
+        own = record.segments[1].alternatives[0]
+        others = [one[1].alternatives[0] for one in record.neighbours]
+        assert own not in others
+        assert len(set(others)) == len(others)
+    capsys.readouterr()
+    assert cli.main([*map(str, asked), "--seed", "1"]) == 1
+    assert "other tokenizers or neighbours" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (("build", "nowhere", "new"), "nowhere"),
+        (("add", "nowhere", "pictures"), "nowhere holds no memory bank"),
+        (("check", "nowhere"), "nowhere holds no memory bank"),
+        (("search", "nowhere", "a cat"), "nowhere holds no memory bank"),
+        (("search", "nowhere"), "give a text or --image"),
+        (("remove", "nowhere"), "no document is named"),
+        (("merge", "nowhere"), "no parts to merge"),
+    ],
+)
+def test_bad_input_is_one_line(memory, words, reason):
+    code, _, err = memory(*words)
+    assert code == 1
+    assert reason in err
+    assert err.count("\n") == 1
+
+
+def test_a_picture_of_others_has_nothing_to_cite(tmp_path, capsys):
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    for name in ("plain.png", "nowhere.png"):
+        assert cli.main(["cite", str(tmp_path / name)]) == 1
+    assert "was not drawn by cm3leon" in capsys.readouterr().err
+
+
+def test_a_model_without_a_bank_says_so(call):
+    code, _, err = call("generate", "a cat", "--neighbours", 1)
+    assert code == 1
+    assert "has no memory bank" in err
