@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from cm3leon.images.tokenizer import ImageTokenizer as ImageTokenizer
     from cm3leon.model.presets import PRESETS as PRESETS
     from cm3leon.model.transformer import Transformer as Transformer
+    from cm3leon.retrieval.encoder import BiEncoder as BiEncoder
+    from cm3leon.retrieval.memory import MemoryBank as MemoryBank
+    from cm3leon.retrieval.retriever import Retriever as Retriever
     from cm3leon.tokens.codec import Codec as Codec
     from cm3leon.tokens.document import Document as Document
     from cm3leon.tokens.document import Hole as Hole
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BiEncoder": "cm3leon.retrieval.encoder",
     "Cm3leonError": "cm3leon.errors",
     "Codec": "cm3leon.tokens.codec",
     "Document": "cm3leon.tokens.document",
@@ -34,7 +38,9 @@ _HOMES = {
     "Hole": "cm3leon.tokens.document",
     "Image": "cm3leon.tokens.document",
     "ImageTokenizer": "cm3leon.images.tokenizer",
+    "MemoryBank": "cm3leon.retrieval.memory",
     "PRESETS": "cm3leon.model.presets",
+    "Retriever": "cm3leon.retrieval.retriever",
     "Text": "cm3leon.tokens.document",
     "TextTokenizer": "cm3leon.tokens.text",
     "Transformer": "cm3leon.model.transformer",
