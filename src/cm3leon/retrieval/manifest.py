@@ -21,7 +21,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
-from cm3leon.errors import DataError, ShardCorrupt
+from cm3leon.errors import ConfigError, DataError, ShardCorrupt
 from cm3leon.retrieval.vector_index import IndexReport, IndexSettings
 
 FORMAT = 1
@@ -128,7 +128,7 @@ def read_manifest(folder: Path) -> Manifest:
         raise ShardCorrupt(
             f"{path} is damaged ({place}: {first['msg']}); build the bank again"
         ) from error
-    except ValueError as error:
+    except (ConfigError, ValueError) as error:
         raise ShardCorrupt(f"{path} is damaged ({error}); build it again") from error
 
 

@@ -11,11 +11,11 @@ Whatever is killed, the same call finishes; a document that is there is not adde
 import os
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -168,7 +168,9 @@ class BankWriter:
         manifest = read_manifest(self.folder)
         if other := _difference(manifest.config, config):
             raise DataError(f"{folder} was built with {other}; give another folder")
-        self._manifest = replace(manifest, settings=settings or manifest.settings)
+        settings = settings or manifest.settings
+        complete = manifest.complete and settings == manifest.settings
+        self._manifest = replace(manifest, settings=settings, complete=complete)
         sweep(self.folder, manifest)
         bank = _opened(self.folder, manifest, verify=False)
         self.keys.update(bank.table.column("key").to_pylist())
@@ -194,10 +196,8 @@ class BankWriter:
         shard = _write_shard(
             self.folder, _next(self._manifest), chosen, np.asarray(vectors)[rows]
         )
-        self._manifest = replace(
-            self._manifest, shards=(*self._manifest.shards, shard), complete=False
-        )
-        write_manifest(self.folder, self._manifest)
+        shards = (*self._manifest.shards, shard)
+        self._put(replace(self._manifest, shards=shards, complete=False))
         self.keys.update(fresh)
         return len(fresh)
 
@@ -217,13 +217,16 @@ class BankWriter:
         if manifest.count == 0:
             raise DataError(f"{self.folder} would be empty; no document was added")
         if not index:
-            self._manifest = replace(
-                manifest, complete=True, index=None, index_file=None, indexed=0
+            self._put(
+                replace(manifest, complete=True, index=None, index_file=None, indexed=0)
             )
-            write_manifest(self.folder, self._manifest)
         elif not manifest.complete or manifest.index is None:
             self._manifest = _finished(self.folder, manifest, on_progress)
         return self._manifest
+
+    def _put(self, manifest: Manifest) -> None:
+        write_manifest(self.folder, manifest)
+        self._manifest = manifest  # not before: what fails here may be tried again
 
 
 def remove(folder: str | Path, keys: Collection[str]) -> Manifest:
@@ -273,12 +276,12 @@ def merge(
 
     Raises:
         DataError: the parts differ in their encoders, share a document, or the folder
-            holds a finished bank.
+            holds a bank.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / MANIFEST).exists() and read_manifest(folder).complete:
-        raise DataError(f"{folder} holds a finished bank; give another folder")
+    if (folder / MANIFEST).exists():
+        raise DataError(f"{folder} holds a bank already; give another folder")
     if not parts:
         raise DataError("no parts to merge; name the folders of at least one bank")
     manifests = [read_manifest(Path(part)) for part in parts]
@@ -292,8 +295,9 @@ def merge(
             raise DataError(f"{path} was not finished; run what was building it again")
         table = _opened(path, manifest, verify=True).table
         for key in table.column("key").to_pylist():
-            if owner.setdefault(key, path) != path:
+            if key in owner:
                 raise DataError(f"{path} and {owner[key]} both hold document {key!r}")
+            owner[key] = path
         for shard in manifest.shards:
             number = len(shards)
             names = (f"documents-{number:05d}.arrow", f"vectors-{number:05d}.npy")
@@ -352,11 +356,8 @@ def _opened(folder: Path, manifest: Manifest, *, verify: bool) -> _Opened:
     tables, arrays = [], []
     for shard in manifest.shards:
         path = folder / shard.documents.name
-        try:
-            table = pa.ipc.open_file(pa.memory_map(str(path))).read_all()
-            vectors = np.load(folder / shard.vectors.name, mmap_mode="r")
-        except (pa.ArrowInvalid, ValueError) as error:
-            raise ShardCorrupt(f"{path} is damaged; build the bank again") from error
+        table = _read(path, _table)
+        vectors = _read(folder / shard.vectors.name, partial(np.load, mmap_mode="r"))
         shape = (shard.count, manifest.config.width)
         if len(table) != shard.count or vectors.shape != shape:
             raise DataError(
@@ -373,6 +374,17 @@ def _opened(folder: Path, manifest: Manifest, *, verify: bool) -> _Opened:
     )
 
 
+def _read(path: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ShardCorrupt(f"{path} is damaged; build the bank again") from error
+
+
+def _table(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
 def _finished(
     folder: Path, manifest: Manifest, on_progress: Progress | None
 ) -> Manifest:
@@ -380,6 +392,8 @@ def _finished(
     vectors = _opened(folder, manifest, verify=False).vectors
     old = manifest.index_file
     if manifest.index is not None and old is not None:
+        if reason := damage(folder, old):
+            raise ShardCorrupt(reason)
         covered = Vectors(_first(vectors.parts, manifest.indexed))
         present = VectorIndex.load(
             covered, manifest.index, folder / old.name, writable=True

@@ -184,6 +184,8 @@ class VectorIndex:
         if choice.kind == "ivfpq":
             index.cp.max_points_per_centroid = 64
             index.pq.cp.max_points_per_centroid = 64
+            # orders codes for a search by Hamming distance, a second for each byte
+            index.do_polysemous_training = False
             wanted = min(len(vectors), 64 * max(choice.lists, 256))
             index.train(vectors.take(_sample(len(vectors), wanted)))
         made = cls(vectors, IndexReport(choice=choice), index)
