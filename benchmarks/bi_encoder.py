@@ -1,0 +1,61 @@
+"""How well a bi-encoder finds pictures by words and words by pictures.
+
+python benchmarks/bi_encoder.py --data CORPUS --encoder FOLDER
+    [--alignment alignment.safetensors]
+
+Recall at 1, 5 and 10 among all pictures of test_style and of test_concept, by their main
+captions; any picture of a caption's concept is right. Beside it the frozen networks with
+one linear map of `benchmarks/alignment.py`, which knows no style words: it is asked by
+the thing's name alone and by the whole caption, and the better of both is printed.
+"""
+
+import argparse
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cm3leon.data.pictures import Pictures
+from cm3leon.evaluation.alignment import Alignment
+from cm3leon.evaluation.features import PictureFeatures, TextFeatures
+from cm3leon.retrieval.encoder import BiEncoder
+from cm3leon.training.bi_encoder import concept, recall
+
+
+def line(split: str, who: str, relevances: Tensor, right: Tensor) -> str:
+    """A row of the table."""
+    shares = [*recall(relevances, right), *recall(relevances.T, right)]
+    return f"| {split} | {who} | " + " | ".join(f"{x:.1%}" for x in shares) + " |"
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", required=True, help="folder of `cm3leon data build`")
+    parser.add_argument("--encoder", required=True, help="folder of a CLIPModel")
+    parser.add_argument("--alignment", default=None)
+    arguments = parser.parse_args()
+    encoder = BiEncoder.load(arguments.encoder)
+    alignment = Alignment.load(arguments.alignment) if arguments.alignment else None
+    print("| split | encoder | text to picture @1 | @5 | @10 | back @1 | @5 | @10 |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|")
+    for split in ("test_style", "test_concept"):
+        pictures = list(Pictures.open(arguments.data, split))
+        images = [picture.image for picture in pictures]
+        captions = [picture.caption for picture in pictures]
+        names = np.array([concept(picture) for picture in pictures])
+        right = torch.from_numpy(names[:, None] == names[None, :])
+        ours = encoder.texts(captions) @ encoder.images(images).T
+        print(line(split, "bi-encoder", ours, right), flush=True)
+        if alignment is None:
+            continue
+        see, read = PictureFeatures(), TextFeatures()
+        seen = alignment.pictures(see(images))
+        labels = [str(one.metadata.get("label") or one.caption) for one in pictures]
+        asked = [alignment.texts(read(words)) @ seen.T for words in (captions, labels)]
+        best = max(asked, key=lambda found: recall(found, right)[0])
+        print(line(split, "frozen networks, linear map", best, right), flush=True)
+
+
+if __name__ == "__main__":
+    main()
