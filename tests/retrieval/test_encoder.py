@@ -1,7 +1,6 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -10,7 +9,6 @@ from torch.nn.functional import cosine_similarity, normalize
 from cm3leon.errors import CheckpointError, RequestError
 from cm3leon.retrieval.encoder import BiEncoder, document_vectors
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TEXTS = ["a red apple", "", "TWO cats under a tree", "x" * 50]
 FILES = [
     "config.json",
@@ -21,62 +19,9 @@ FILES = [
 ]
 
 
-def configuration(**changes):
-    from transformers import CLIPConfig
-
-    tower = {
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    special = {"bos_token_id": 52, "eos_token_id": 53, "pad_token_id": 53}
-    text = {"vocab_size": 54, "max_position_embeddings": 12, **special}
-    vision = {"image_size": 16, "patch_size": 8}
-    return CLIPConfig(
-        text_config=tower | text | changes.pop("text", {}),
-        vision_config=tower | vision | changes.pop("vision", {}),
-        projection_dim=8,
-    )
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A random `CLIPModel` as transformers itself writes one, openai's way."""
-    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
-
-    folder = tmp_path_factory.mktemp("encoders") / "clip"
-    ends = [letter + "</w>" for letter in LETTERS]
-    words = [*LETTERS, *ends, "<|startoftext|>", "<|endoftext|>"]
-    tokenizer = CLIPTokenizer(vocab={x: id for id, x in enumerate(words)}, merges=[])
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        CLIPModel(configuration()).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    size = {"height": 16, "width": 16}
-    processor = CLIPImageProcessorPil(size={"shortest_edge": 16}, crop_size=size)
-    processor.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def encoder(folder):
-    return BiEncoder.load(folder)
-
-
 @pytest.fixture
-def copy(folder, tmp_path):
-    return Path(shutil.copytree(folder, tmp_path / "copy"))
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    random = np.random.default_rng(0)
-    sizes = [(16, 16), (40, 24), (9, 30), (8, 8)]
-    return [
-        Image.fromarray(random.integers(0, 256, (*size, 3), dtype=np.uint8))
-        for size in sizes
-    ]
+def copy(encoder_folder, tmp_path):
+    return Path(shutil.copytree(encoder_folder, tmp_path / "copy"))
 
 
 def same(left, right):
@@ -84,12 +29,12 @@ def same(left, right):
 
 
 def test_vectors_of_texts_are_the_features_of_transformers(
-    encoder, folder, without_bfloat16
+    encoder, encoder_folder, without_bfloat16
 ):
     from transformers import AutoTokenizer, CLIPModel
 
-    model = CLIPModel.from_pretrained(folder).eval()
-    read = AutoTokenizer.from_pretrained(folder)(
+    model = CLIPModel.from_pretrained(encoder_folder).eval()
+    read = AutoTokenizer.from_pretrained(encoder_folder)(
         TEXTS, padding=True, truncation=True, max_length=12, return_tensors="pt"
     )
     with torch.inference_mode():
@@ -101,12 +46,12 @@ def test_vectors_of_texts_are_the_features_of_transformers(
 
 
 def test_vectors_of_pictures_are_the_features_of_transformers(
-    encoder, folder, pictures, without_bfloat16
+    encoder, encoder_folder, pictures, without_bfloat16
 ):
     from transformers import CLIPImageProcessorPil, CLIPModel
 
-    model = CLIPModel.from_pretrained(folder).eval()
-    processor = CLIPImageProcessorPil.from_pretrained(folder)
+    model = CLIPModel.from_pretrained(encoder_folder).eval()
+    processor = CLIPImageProcessorPil.from_pretrained(encoder_folder)
     with torch.inference_mode():
         pixels = processor(pictures, return_tensors="pt")["pixel_values"]
         features = model.get_image_features(pixels).pooler_output
@@ -161,14 +106,16 @@ def test_what_is_loaded_is_what_was_saved(encoder, pictures, tmp_path):
 
 
 def test_half_precision_is_half_the_size_and_nearly_the_same(
-    encoder, folder, pictures, tmp_path
+    encoder, encoder_folder, pictures, tmp_path
 ):
     from transformers import CLIPModel
 
     saved = tmp_path / "saved"
     encoder.save(saved, half=True)
     name = "model.safetensors"
-    size, whole = (path.joinpath(name).stat().st_size for path in (saved, folder))
+    size, whole = (
+        path.joinpath(name).stat().st_size for path in (saved, encoder_folder)
+    )
     assert size < 0.75 * whole  # names take much of so small a file
     again = BiEncoder.load(saved)
     assert again.model.dtype == CLIPModel.from_pretrained(saved).dtype == torch.float32
@@ -198,8 +145,8 @@ def test_a_full_disk_leaves_the_old_one(encoder, copy, monkeypatch):
     assert not (copy / ".partial").exists()
 
 
-def test_the_fingerprint_is_that_of_the_weights(encoder, folder):
-    other = BiEncoder.load(folder)
+def test_the_fingerprint_is_that_of_the_weights(encoder, encoder_folder):
+    other = BiEncoder.load(encoder_folder)
     assert other.fingerprint == encoder.fingerprint
     assert len(other.fingerprint) == 64
     del other.fingerprint  # it is cached
@@ -208,7 +155,7 @@ def test_the_fingerprint_is_that_of_the_weights(encoder, folder):
     assert other.fingerprint != encoder.fingerprint
 
 
-def spoil(folder, how):
+def spoil(folder, how, configuration):
     match how:
         case "no weights":
             (folder / "model.safetensors").unlink()
@@ -253,8 +200,8 @@ def spoil(folder, how):
         ("another side", "CLIPModel: pictures are scaled to 24 pixels, .* reads 16"),
     ],
 )
-def test_a_damaged_folder_is_named_in_one_line(copy, how, message):
-    spoil(copy, how)
+def test_a_damaged_folder_is_named_in_one_line(copy, how, message, configuration):
+    spoil(copy, how, configuration)
     with pytest.raises(CheckpointError, match=f"copy holds no {message}") as caught:
         BiEncoder.load(copy)
     assert "\n" not in str(caught.value)
@@ -266,12 +213,12 @@ def test_a_folder_that_is_not_there_is_named_without_asking_the_hub(path):
         BiEncoder.load(path)
 
 
-def test_loading_says_nothing_and_leaves_the_bars_of_others(folder, capfd):
+def test_loading_says_nothing_and_leaves_the_bars_of_others(encoder_folder, capfd):
     from transformers.utils import logging
 
     logging.enable_progress_bar()
     level = logging.get_verbosity()
-    BiEncoder.load(folder)
+    BiEncoder.load(encoder_folder)
     assert capfd.readouterr() == ("", "")
     assert logging.is_progress_bar_enabled()
     assert logging.get_verbosity() == level

@@ -48,6 +48,10 @@ class File:
     bytes: int
     sha256: str
 
+    def __post_init__(self) -> None:
+        if not OURS.fullmatch(self.name):  # nor may it lead out of the folder
+            raise ValueError(f"{self.name!r} is no name of a bank's file")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Shard:

@@ -234,9 +234,12 @@ def remove(folder: str | Path, keys: Collection[str]) -> Manifest:
 
     Raises:
         RequestError: one of the keys is not there, or none would be left.
+        DataError: the bank was not finished, or is a part to be merged.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
+    if not manifest.complete or manifest.index is None:
+        raise DataError(f"{folder} has no index yet; finish or merge it first")
     table, vectors = _opened(folder, manifest, verify=True)
     wanted, names = set(keys), table.column("key").to_pylist()
     if missing := sorted(wanted - set(names)):

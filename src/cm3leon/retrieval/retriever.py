@@ -7,9 +7,10 @@
 
 Neighbours are whole documents, text and picture. For training, two are sought by a
 document's text, of which a fifth of the words is left out (query dropout), and two by
-its picture; three of the four are kept, in any order.
+its picture.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -33,7 +34,6 @@ class RetrieverConfig:
     query_dropout: float = 0.2  # share of a query's words left out, in training
     by_text: int = 2  # candidates in training
     by_image: int = 2
-    kept: int = 3  # of those candidates
 
     def __post_init__(self) -> None:
         if not 0 < self.most_relevance <= 1:
@@ -43,7 +43,7 @@ class RetrieverConfig:
             )
         if not 0 <= self.query_dropout < 1:
             raise ConfigError(f"query_dropout is {self.query_dropout}, outside [0, 1)")
-        for name in ("by_text", "by_image", "kept"):
+        for name in ("by_text", "by_image"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, below 0")
 
@@ -132,36 +132,21 @@ class Retriever:
             waiting, depth = short, 4 * depth
         return chosen
 
-    def for_training(
-        self,
-        texts: Float[np.ndarray, "doc width"],
-        images: Float[np.ndarray, "doc width"],
-        keys: Sequence[str],
-        random: np.random.Generator,
-    ) -> list[list[Neighbour]]:
-        """Neighbours of documents to learn from: by text and by picture, shuffled, cut.
-
-        Args:
-            texts: vectors of their texts, some words left out (`drop_words`).
-            images: vectors of their pictures.
-            keys: of their pictures, which never come back.
-            random: shuffles.
-        """
-        found = []
-        for pool in self.candidates(texts, images, keys):
-            order = random.permutation(len(pool))[: self.config.kept]
-            found.append([pool[int(place)] for place in order])
-        return found
-
     def candidates(
         self,
         texts: Float[np.ndarray, "doc width"],
         images: Float[np.ndarray, "doc width"],
         keys: Sequence[str],
     ) -> list[list[Neighbour]]:
-        """Those found by text, then those found by picture, each the best first.
+        """Neighbours of documents to learn from: by text, then by picture, best first.
 
-        None is there twice; arguments are those of `for_training`.
+        None all but repeats another. Which of them are kept, and in which order, is
+        drawn whenever the document is read (`data.stream`).
+
+        Args:
+            texts: vectors of their texts, some words left out (`drop_words`).
+            images: vectors of their pictures.
+            keys: of their pictures, which never come back.
         """
         own = [(key,) for key in keys]
         found = []
@@ -170,8 +155,10 @@ class Retriever:
             self.by_vector(images, self.config.by_image, own),
             strict=True,
         ):
-            pool = {one.document.key: one for one in (*by_text, *by_image)}
-            found.append(list(pool.values()))
+            both = (*by_text, *by_image)  # found apart, so they may repeat each other
+            relevances = np.array([one.relevance for one in both])
+            numbers = np.array([one.number for one in both], dtype=np.int64)
+            found.append(self._pass(relevances, numbers, len(both), ()))
         return found
 
     def _pass(
@@ -181,8 +168,10 @@ class Retriever:
         count: int,
         excluded: Collection[str],
     ) -> list[Neighbour]:
-        """The first of a ranked list that the rules let through."""
+        """The first of a list that the rules let through."""
         cap = self.config.most_relevance
+        if cap == 1:
+            cap = math.inf  # of fp16 vectors, a product may be 1.0005
         passed: list[Neighbour] = []
         vectors: list[np.ndarray] = []
         for relevance, number in zip(
@@ -190,12 +179,12 @@ class Retriever:
         ):
             if relevance > cap:
                 continue
+            vector = self.bank.vectors([number])[0]
+            if any(float(vector @ other) > cap for other in vectors):
+                continue
             document = self.bank[number]
             keys = {one.document.key for one in passed}
             if document.key in excluded or document.key in keys:
-                continue
-            vector = self.bank.vectors([number])[0]
-            if any(float(vector @ other) > cap for other in vectors):
                 continue
             passed.append(Neighbour(number, relevance, document))
             vectors.append(vector)
