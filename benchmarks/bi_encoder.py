@@ -5,8 +5,8 @@ python benchmarks/bi_encoder.py --data CORPUS --encoder FOLDER
 
 Recall at 1, 5 and 10 among all pictures of test_style and of test_concept, by their
 main captions; any picture of a caption's concept is right. Beside it the frozen
-networks with one linear map of `benchmarks/alignment.py`, which knows no style words: it
-is asked by the thing's name alone and by the whole caption, and the better is printed.
+networks with one linear map of `benchmarks/alignment.py`, which knows no style words:
+it is asked by the thing's name alone and by the whole caption; the better is printed.
 """
 
 import argparse
