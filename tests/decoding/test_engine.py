@@ -260,3 +260,25 @@ def test_neighbours_are_seen_and_belong_to_their_document(plain, options):
     assert codes([far]) != codes([near])
     with pytest.raises(RequestError, match="neighbours for 1 documents, 2 are asked"):
         plain.extend(asked, options, neighbours=[one])
+
+
+def test_contrast_draws_what_is_likelier_with_the_words_than_without(plain, options):
+    asked = replace(options, guidance_scale=1.0, contrast_k=4)
+    drawn = plain.extend(PROMPTS, asked)
+    assert all(len(document.images) == 1 for document in drawn)
+    assert codes(drawn) != codes(plain.extend(PROMPTS, replace(asked, contrast_k=None)))
+    # with the plausible set of one id there is nothing to choose
+    only = replace(asked, contrast_k=1, contrast_alpha=1.0)
+    greedy = replace(options, guidance_scale=1.0, temperature=0.0)
+    assert codes(plain.extend(PROMPTS, only)) == codes(plain.extend(PROMPTS, greedy))
+
+
+def test_contrast_in_a_batch_is_contrast_one_by_one(engine, options):
+    asked = replace(options, guidance_scale=1.0, contrast_k=8)
+    seeds = list(range(len(PROMPTS)))
+    together = engine.extend(PROMPTS, asked, seeds=seeds)
+    alone = [
+        engine.extend(prompt, asked, seeds=[seed])
+        for prompt, seed in zip(PROMPTS, seeds, strict=True)
+    ]
+    assert codes(together) == codes(alone)

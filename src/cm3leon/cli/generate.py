@@ -28,6 +28,8 @@ def generate(
     temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
+    contrast_k: int | None = None,
+    contrast_alpha: float | None = None,
     neighbours: int | None = None,
     memory: Path | None = None,
     encoder: str | None = None,
@@ -61,6 +63,9 @@ def generate(
         temperature: how freely to draw; 0 always takes the likeliest code.
         top_p: draw among the likeliest codes that hold this share of the probability.
         top_k: draw among this many of the likeliest codes.
+        contrast_k: contrastive decoding among what is about as likely as the k-th
+            likeliest code; usually with --guidance-scale 1.
+        contrast_alpha: how much less likely, as a share.
         neighbours: captioned pictures retrieved from a memory bank for each prompt,
             for the model to look at; 0 is none. `cite` tells which they were.
         memory: the memory bank; by default the model's own.
@@ -82,6 +87,8 @@ def generate(
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
+        "contrast_k": contrast_k,
+        "contrast_alpha": contrast_alpha,
         "neighbours": neighbours,
         "seed": seed,
     }

@@ -1,13 +1,17 @@
 """Prompts -> drawn ids: all lanes of all prompts in one batch with one cache.
 
-The prompts are read once, then one id a step: score the legal ids, guide, restrict,
-sample, and feed what was drawn to every lane of its prompt. Yu et al. 2023, §3.1.
+The prompts are read once, then one id a step: score the legal ids, guide, contrast,
+restrict, sample, and feed what was drawn to every lane of its prompt. Yu et al. 2023,
+§3.1.
 """
 
 from collections.abc import Callable, Sequence
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
+from cm3leon.decoding.contrastive import contrast
 from cm3leon.decoding.guidance import guide
 from cm3leon.decoding.lanes import Lanes
 from cm3leon.decoding.options import GenerationOptions
@@ -51,8 +55,7 @@ def draw(
     for step in range(steps):
         logits = lanes.read(ids, head)
         if weak:
-            conditional, unconditional = logits.chunk(2)
-            logits = guide(conditional, unconditional, options.guidance_scale)
+            logits = _combined(*logits.chunk(2), options)
         chosen = head[sample(constraint.restrict(logits, step), options, chances)]
         for row in sorted(going):
             id = int(chosen[row])
@@ -66,3 +69,22 @@ def draw(
             break
         ids = torch.cat([chosen, chosen]) if weak else chosen
     return rows
+
+
+def _combined(
+    conditional: Float[Tensor, "batch vocab"],
+    unconditional: Float[Tensor, "batch vocab"],
+    options: GenerationOptions,
+) -> Float[Tensor, "batch vocab"]:
+    """Logits of both lanes as one: guided, then contrasted if that is asked for."""
+    logits = guide(conditional, unconditional, options.guidance_scale)
+    if options.contrast_k is None:
+        return logits
+    return contrast(
+        logits,
+        unconditional,
+        k=options.contrast_k,
+        alpha=options.contrast_alpha,
+        strong_temperature=options.strong_temperature,
+        weak_temperature=options.weak_temperature,
+    )

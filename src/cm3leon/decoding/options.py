@@ -22,6 +22,10 @@ class GenerationOptions:
     top_p: float = 1.0  # share of the probability kept; 1 keeps all
     top_k: int | None = None  # ids kept; None keeps all
     guidance_scale: float = 3.0  # pictures only; 1 is none. Yu et al. 2023, §3.1
+    contrast_k: int | None = None  # CD-K, pictures only; None: off. §3.1, eq. 3
+    contrast_alpha: float = 0.5  # share of the k-th probability that is plausible
+    strong_temperature: float = 1.0  # of the lane with the words, in CD-K
+    weak_temperature: float = 1.0  # of the lane without, in CD-K
     unconditional: Literal["mask", "absent"] = "mask"  # the caption there; see Prompt
     neighbours: int = 0  # documents retrieved for a picture. Yu et al. 2023, §2.1
     max_text: int = 64  # most text ids of an answer
@@ -47,6 +51,20 @@ class GenerationOptions:
                 f"guidance_scale is {self.guidance_scale}, below 0 or not finite; 1 is "
                 "no guidance, 3 is usual"
             )
+        if self.contrast_k is not None and self.contrast_k < 1:
+            raise ConfigError(
+                f"contrast_k is {self.contrast_k}, below 1; leave it out for no "
+                "contrast"
+            )
+        if not 0 < self.contrast_alpha <= 1:
+            raise ConfigError(
+                f"contrast_alpha is {self.contrast_alpha}, outside (0, 1]"
+            )
+        for name in ("strong_temperature", "weak_temperature"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)}, not above 0 and finite"
+                )
         if self.neighbours < 0:
             raise ConfigError(f"neighbours is {self.neighbours}, below 0; 0 is none")
         if self.max_text < 1:
@@ -63,15 +81,27 @@ class GenerationOptions:
                 f"unconditional is {self.unconditional!r}; it can be 'mask' (a mask "
                 "for the caption) or 'absent' (after neighbours: no caption)"
             )
-        for name in ("top_k", "max_text", "neighbours", "seed"):
+        for name in ("top_k", "contrast_k", "max_text", "neighbours", "seed"):
             value = getattr(self, name)
-            optional = value is None and name in ("top_k", "seed")
+            optional = value is None and name in ("top_k", "contrast_k", "seed")
             if not optional and (isinstance(value, bool) or not isinstance(value, int)):
                 raise ConfigError(f"{name} is {value!r}, not a whole number")
-        for name in ("temperature", "top_p", "guidance_scale"):
+        for name in (
+            "temperature",
+            "top_p",
+            "guidance_scale",
+            "contrast_alpha",
+            "strong_temperature",
+            "weak_temperature",
+        ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"{name} is {value!r}, not a number")
+
+    @property
+    def has_two_lanes(self) -> bool:
+        """Whether a picture needs the lane without its words too."""
+        return self.guidance_scale != 1 or self.contrast_k is not None
 
     def seeded(self) -> "GenerationOptions":
         """The same with a seed: its own, or else a new one, so that it can be told."""

@@ -77,7 +77,7 @@ class PromptWriter:
             return self._prompt(constraint, lane, None, options)
         conditional = self._lane(ids, (), vocabulary.image.start)
         unconditional = None
-        if options.guidance_scale != 1:
+        if options.has_two_lanes:
             masked = self.codec.mask_prompt(document, neighbours)
             if options.unconditional == "absent" and neighbours:
                 masked = self.codec.extend_prompt(Document(), neighbours)
