@@ -1,22 +1,10 @@
 """`cm3leon generate`: words in, pictures out."""
 
-import json as json_module
-import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-    from cm3leon.decoding.engine import Engine
-    from cm3leon.decoding.options import GenerationOptions
-
-BATCH = 16  # pictures drawn at once
-MOST_PIXELS = 8192  # a side
 
 
 def generate(
@@ -76,8 +64,8 @@ def generate(
         prompts_file: a text file with a prompt a line, after those given as words.
         json: print one JSON list.
     """
+    from cm3leon.cli.drawn import Place, check_words, deliver, draw
     from cm3leon.decoding.options import GenerationOptions
-    from cm3leon.decoding.pictures import enlargement
 
     words = [*prompts, *_lines(prompts_file)]
     if not words:
@@ -94,44 +82,30 @@ def generate(
     }
     given = {name: value for name, value in given.items() if value is not None}
     GenerationOptions(**given)  # refused before the model is loaded
-    _check(words, count, size, out, grid)
+    check_words(words, count)
+    place = Place(out, size, grid)
+    place.check(len(words) * count)
 
     from cm3leon.decoding.card import name
     from cm3leon.decoding.folder import load
+    from cm3leon.tokens.document import Document, Text
 
     engine = load(model, memory=memory, encoder=encoder)
     options = replace(engine.options, **given).seeded()
     assert options.seed is not None
-    jobs = [(text, options.seed + i) for text in words for i in range(count)]
-    times = enlargement(engine.image_tokenizer.pixels, size)
-    told, drawn = [], []
-    for one in _draw(engine, jobs, options):
-        picture, path = _write(one, times, out, name(model))
-        record = {"path": str(path), "prompt": one.prompt, **asdict(one.options)}
-        seconds = round(one.seconds, 3)
-        told.append({**record, "seconds": seconds, "attribution": one.attribution})
-        drawn.append((one.prompt, picture))
-        if not json:
-            print(f"{path}  seed {one.options.seed}  {one.seconds:.2f} s", flush=True)
-            if len(one.attribution) < options.neighbours:
-                print(f"  {len(one.attribution)} neighbours: no more pass the rules")
-    if grid is not None:
-        _write_sheet(drawn, grid)
-        if not json:
-            print(grid)
-    if json:
-        print(json_module.dumps(told, indent=1))
-
-
-@dataclass(frozen=True)
-class _Drawn:
-    """A picture as the model draws it."""
-
-    prompt: str
-    picture: "Image"
-    options: "GenerationOptions"
-    seconds: float  # its share of the time its batch took
-    attribution: list[dict[str, Any]]  # of its neighbours
+    asked = [
+        (text, options.seed + number, Document(Text(text)))
+        for text in words
+        for number in range(count)
+    ]
+    drawn = draw(
+        asked,
+        options,
+        lambda documents, seeds, follow: engine.extend(
+            documents, options, seeds=seeds, on_progress=follow
+        ),
+    )
+    deliver(drawn, place, engine, name(model), json)
 
 
 def _lines(file: Path | None) -> list[str]:
@@ -144,95 +118,3 @@ def _lines(file: Path | None) -> list[str]:
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is no text in UTF-8: {error}") from error
     return [line.strip() for line in lines if line.strip() and line[0] != "#"]
-
-
-def _check(
-    words: list[str], count: int, size: int | None, out: Path, grid: Path | None
-) -> None:
-    """Refuse what cannot come to a good end, before anything is loaded."""
-    from cm3leon.errors import ConfigError, RequestError
-
-    if count < 1:
-        raise ConfigError(f"count is {count}, below 1; say how many pictures to draw")
-    if size is not None and not 1 <= size <= MOST_PIXELS:
-        raise ConfigError(f"size is {size}, outside 1 to {MOST_PIXELS} pixels")
-    for text in words:
-        if not text.strip():
-            raise RequestError("a prompt is empty; say what to draw")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise RequestError(f"the prompt {text!r} is no text in UTF-8") from None
-    if _is_picture(out) and len(words) * count > 1:
-        raise RequestError(
-            f"{len(words) * count} pictures do not fit into {out}; name a folder"
-        )
-    for file in (grid, out if _is_picture(out) else None):
-        if file is not None and file.exists():
-            raise RequestError(
-                f"{file} is there already; delete it or choose another name"
-            )
-
-
-def _is_picture(out: Path) -> bool:
-    return out.suffix.lower() == ".png" and not out.is_dir()
-
-
-def _draw(
-    engine: "Engine", jobs: list[tuple[str, int]], options: "GenerationOptions"
-) -> Iterator[_Drawn]:
-    """Every job's picture, a batch at a time, with a bar on stderr."""
-    from cm3leon.cli.bar import bar
-    from cm3leon.tokens.document import Document, Text
-
-    with bar("drawing", len(jobs)) as advance:
-        for start in range(0, len(jobs), BATCH):
-            batch = jobs[start : start + BATCH]
-
-            def follow(
-                done: int, steps: int, start: int = start, size: int = len(batch)
-            ) -> None:
-                advance(start + size * done / steps)
-
-            began = time.perf_counter()
-            documents = engine.extend(
-                [Document(Text(text)) for text, _ in batch],
-                options,
-                seeds=[seed for _, seed in batch],
-                on_progress=follow,
-            )
-            seconds = (time.perf_counter() - began) / len(batch)
-            for (text, seed), document in zip(batch, documents, strict=True):
-                image = document.images[-1]
-                assert image.pixels is not None
-                own = replace(options, seed=seed)
-                credits = [dict(one) for one in image.attribution]
-                yield _Drawn(text, image.pixels, own, seconds, credits)
-
-
-def _write(drawn: _Drawn, times: int, out: Path, model: str) -> tuple["Image", Path]:
-    """The enlarged picture, and the file it is in."""
-    import cm3leon
-    from cm3leon.decoding.pictures import enlarge, save_new, slug
-
-    picture = enlarge(drawn.picture, times)
-    notes: dict[str, Any] = {
-        "prompt": drawn.prompt,
-        "seed": str(drawn.options.seed),
-        "options": asdict(drawn.options),
-        "attribution": drawn.attribution,
-        "model": model,
-        "Software": f"cm3leon {cm3leon.__version__}",
-    }
-    named = _is_picture(out)
-    path = out if named else out / f"{slug(drawn.prompt)}-{drawn.options.seed}.png"
-    return picture, save_new(picture, path, notes, number=not named)
-
-
-def _write_sheet(drawn: list[tuple[str, "Image"]], grid: Path) -> None:
-    from cm3leon.decoding.pictures import save_new
-    from cm3leon.images.sheet import contact_sheet
-
-    side = min(picture.width for _, picture in drawn)
-    sheet = contact_sheet(drawn, side=side)
-    save_new(sheet, grid, {}, number=False)

@@ -18,6 +18,7 @@ from cm3leon.errors import Cm3leonError
 # when their verb is called, and import torch only inside the function.
 VERBS = {
     "generate": ("cm3leon.cli.generate:generate", "Draw pictures of a text."),
+    "infill": ("cm3leon.cli.infill:infill", "Draw part of a picture again."),
     "caption": ("cm3leon.cli.caption:caption", "Say what is in a picture."),
     "train": ("cm3leon.cli.train:app", "Train a tokenizer or a model."),
     "data": ("cm3leon.cli.data:app", "Build and look at a corpus."),

@@ -3,9 +3,9 @@
     V = { y : p_s(y) >= a kmax_k(p_s) }
     score(y) = log p_s(y) - log p_w(y) if y in V, else -inf
 
-p_s: of the strong lane, the model with the text; p_w: of the weak one, without. kmax_k is
-the k-th largest probability: with the largest itself (k = 1, Li et al. 2022) pictures
-collapse to the greedy one. For a <= 1 at least k ids stay.
+p_s: of the strong lane, the model with the text; p_w: of the weak one, without. kmax_k
+is the k-th largest probability: with the largest itself (k = 1, Li et al. 2022)
+pictures collapse to the greedy one. For a <= 1 at least k ids stay.
 """
 
 import torch

@@ -55,8 +55,11 @@ def draw(
     for step in range(steps):
         logits = lanes.read(ids, head)
         if weak:
-            logits = _combined(*logits.chunk(2), options)
+            conditional, unconditional = logits.chunk(2)
+            logits = _combined(conditional, unconditional, options)
         chosen = head[sample(constraint.restrict(logits, step), options, chances)]
+        for row, prompt in enumerate(prompts):
+            chosen[row] = prompt.known.get(step, chosen[row])
         for row in sorted(going):
             id = int(chosen[row])
             if id not in constraint.stops:

@@ -4,7 +4,7 @@ What is asked together is drawn in one batch, but each request draws from its ow
 of chance, so what it becomes does not depend on what else is asked.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol, overload, runtime_checkable
@@ -216,6 +216,52 @@ class Engine:
                     documents[i] = _filled(documents[i], answer)
             waiting = [i for i in waiting if documents[i].holes]
         return documents[0] if isinstance(document, Document) else documents
+
+    def redraw(
+        self,
+        documents: Sequence[Document],
+        hidden: Sequence[Collection[int]],
+        options: GenerationOptions | None = None,
+        *,
+        seeds: Sequence[int] | None = None,
+        on_progress: Progress | None = None,
+    ) -> list[Document]:
+        """Draw some codes of the pictures that end documents again: image infilling.
+
+        All other codes stay as they are. `extend` tells of the other arguments.
+
+        Args:
+            documents: each ends in a picture; words before it say what it shows.
+            hidden: for each the cells of its grid, in raster order from 0.
+            options: how to draw.
+            seeds: one per document.
+            on_progress: called after every step.
+
+        Raises:
+            RequestError: what is asked is impossible or too long; the message says why.
+        """
+        options = (options or self.options).seeded()
+        documents = self._with_codes(documents)
+        if len(hidden) != len(documents):
+            raise RequestError(
+                f"masks for {len(hidden)} of {len(documents)} documents; give each one"
+            )
+        prompts = [
+            self._writer.redraw(document, cells, options)
+            for document, cells in zip(documents, hidden, strict=True)
+        ]
+        chances = _chances(len(prompts), options, seeds)
+        rows = draw(self.model, prompts, options, chances, on_progress)
+        vocabulary, whole = self.codec.vocabulary, []
+        for document, cells, row in zip(documents, hidden, rows, strict=True):
+            codes = list(document.images[-1].codes or ())
+            codes[min(cells) : max(cells) + 1] = map(vocabulary.code, row)
+            whole.append(codes)
+        pixels = self.image_tokenizer.decode(torch.tensor(whole))
+        return [
+            Document(*one.segments[:-1], Image(codes=tuple(codes), pixels=picture))
+            for one, codes, picture in zip(documents, whole, pixels, strict=True)
+        ]
 
     @cached_property
     def retriever(self) -> Retrieves:

@@ -6,13 +6,15 @@
     neigh-   unconditional  <eos> (Ti <break> Ii <break>)K <mask:0> <break>
     bours     or, "absent"  <eos> (Ti <break> Ii <break>)K
     fill     conditional    <eos> <mask:0> <break> IMAGE <eos> <infill:0>
+    redraw   conditional    <eos> TEXT <break> CODES <mask:0> CODES <eos> <infill:0>
+             unconditional  <eos> <mask:0> <break> CODES <mask:1> CODES <eos> <infill:1>
 
 A prompt's lanes all end where the same drawn ids begin. Positions are those the ids
 had in training: with a position slot, ids that moved keep the place they came from.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 from cm3leon.decoding.constraints import Constraint, Kind
@@ -20,7 +22,7 @@ from cm3leon.decoding.lanes import Lane
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import RequestError
 from cm3leon.tokens.codec import Codec, positions
-from cm3leon.tokens.document import Document, Text
+from cm3leon.tokens.document import Document, Hole, Image, Text
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,7 @@ class Prompt:
     unconditional: Lane | None  # of guided pictures
     constraint: Constraint
     most: int  # ids to draw; a picture takes all of them
+    known: Mapping[int, int] = field(default_factory=dict)  # step -> id not to draw
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +114,72 @@ class PromptWriter:
             constraint = Constraint.image(self.codec)
         return self._prompt(constraint, lane, None, options)
 
+    def redraw(
+        self, document: Document, hidden: Collection[int], options: GenerationOptions
+    ) -> Prompt:
+        """Ask for some codes of the picture that ends `document` again.
+
+        The span from the first to the last of them is hidden, and what of it is not to
+        be drawn is fed as it stands: one span, as in training (Yu et al. 2023, §2.2).
+
+        Args:
+            document: a picture with codes, and words before it if they are known.
+            hidden: cells of its grid in raster order, from 0.
+            options: how to draw.
+
+        Raises:
+            RequestError: no picture ends the document, nothing is hidden or everything,
+                a cell is not in the grid, or it is all too long.
+        """
+        vocabulary, count = self.codec.vocabulary, self.codec.codes_per_image
+        document = _without_empty_text(document)
+        last = document.segments[-1] if document.segments else None
+        if not isinstance(last, Image) or last.codes is None or document.holes:
+            raise RequestError("give a document without holes that ends in a picture")
+        cells = sorted(set(hidden))
+        if not cells or len(cells) == count:
+            what = "nothing" if not cells else "everything"
+            raise RequestError(
+                f"the mask hides {what}; hide 1 to {count - 1} of the {count} cells"
+            )
+        if cells[0] < 0 or cells[-1] >= count:
+            raise RequestError(f"cells run from 0 to {count - 1}; got {cells}")
+        span = range(cells[0], cells[-1] + 1)
+        masked = [*self.codec.mask_prompt(document)[:-1], vocabulary.eos]
+        worded = any(isinstance(segment, Text) for segment in document.segments)
+        if not worded:  # a picture never stands alone in training
+            words = Document(Hole(), *document.segments)
+            masked = [*self.codec.mask_prompt(words)[:-1], vocabulary.eos]
+        unconditional = self._hiding(masked, span)
+        conditional = unconditional
+        if worded:
+            conditional = self._hiding(self.codec.encode(document), span)
+        guided = worded and options.has_two_lanes
+        constraint = Constraint.image(self.codec)
+        lanes = (conditional, unconditional if guided else None)
+        prompt = self._prompt(constraint, *lanes, options, len(span))
+        known = {
+            place - span.start: vocabulary.image_id(last.codes[place])
+            for place in span
+            if place not in set(cells)
+        }
+        return replace(prompt, known=known)
+
+    def _hiding(self, ids: Sequence[int], span: range) -> Lane:
+        """A document's ids, with a span of its last picture's codes still to follow."""
+        vocabulary = self.codec.vocabulary
+        places = self._lane(ids, repeat("text"), vocabulary.eos).positions
+        first = len(ids) - 1 - self.codec.codes_per_image
+        start, stop = first + span.start, first + span.stop
+        masks = sum(id in vocabulary.masks for id in ids)
+        mask, infill = vocabulary.masks[masks], vocabulary.infills[masks]
+        kept = (*ids[:start], mask, *ids[stop:], infill)
+        if not self.position_slot:
+            return Lane(kept, tuple(range(len(kept))), len(kept))
+        place = places[start]
+        moved = (*places[:start], place, *places[stop:], place)
+        return Lane(kept, moved, place)
+
     def _lane(self, ids: Sequence[int], masked: Iterable[Kind], following: int) -> Lane:
         """Ids with their places in the document, of which `following` is the next.
 
@@ -141,9 +210,10 @@ class PromptWriter:
         conditional: Lane,
         unconditional: Lane | None,
         options: GenerationOptions,
+        codes: int | None = None,
     ) -> Prompt:
         picture = constraint.kind == "image"
-        least = self.codec.codes_per_image if picture else 1
+        least = (codes or self.codec.codes_per_image) if picture else 1
         lanes = [lane for lane in (conditional, unconditional) if lane is not None]
         used = max(max(len(lane.ids), lane.next_position) for lane in lanes)
         furthest = max(max(lane.positions) for lane in lanes)

@@ -1,0 +1,175 @@
+"""What the verbs that draw share: where pictures go, and how they are told of."""
+
+import json as json_module
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from cm3leon.decoding.engine import Engine
+    from cm3leon.decoding.options import GenerationOptions
+    from cm3leon.tokens.document import Document
+
+    Follow = Callable[[int, int], None]
+    Ask = Callable[[list[Document], list[int], Follow], list[Document]]
+
+BATCH = 16  # pictures drawn at once
+MOST_PIXELS = 8192  # a side
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture as the model draws it."""
+
+    prompt: str
+    picture: "Image"
+    options: "GenerationOptions"
+    seconds: float  # its share of the time its batch took
+    attribution: list[dict[str, Any]]  # of its neighbours
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where pictures go, and how large: checked before anything is loaded."""
+
+    out: Path  # a folder, or the name of a single picture
+    size: int | None
+    grid: Path | None  # a sheet of them all
+
+    def check(self, pictures: int) -> None:
+        """Refuse what cannot come to a good end.
+
+        Raises:
+            ConfigError: the size is out of its range.
+            RequestError: a file is there already, or the pictures are too many for one.
+        """
+        from cm3leon.errors import ConfigError, RequestError
+
+        if self.size is not None and not 1 <= self.size <= MOST_PIXELS:
+            raise ConfigError(f"size is {self.size}, outside 1 to {MOST_PIXELS} pixels")
+        if self.named and pictures > 1:
+            raise RequestError(
+                f"{pictures} pictures do not fit into {self.out}; name a folder"
+            )
+        for file in (self.grid, self.out if self.named else None):
+            if file is not None and file.exists():
+                raise RequestError(
+                    f"{file} is there already; delete it or choose another name"
+                )
+
+    @property
+    def named(self) -> bool:
+        """Whether `out` is a picture, not a folder."""
+        return self.out.suffix.lower() == ".png" and not self.out.is_dir()
+
+
+def check_words(words: Sequence[str], count: int) -> None:
+    """Refuse prompts and counts that mean nothing."""
+    from cm3leon.errors import ConfigError, RequestError
+
+    if count < 1:
+        raise ConfigError(f"count is {count}, below 1; say how many pictures to draw")
+    for text in words:
+        if not text.strip():
+            raise RequestError("a prompt is empty; say what to draw")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise RequestError(f"the prompt {text!r} is no text in UTF-8") from None
+
+
+def draw(
+    asked: "Sequence[tuple[str, int, Document]]",
+    options: "GenerationOptions",
+    ask: "Ask",
+) -> Iterator[Drawn]:
+    """Every picture that is asked for, a batch at a time, with a bar on stderr.
+
+    Args:
+        asked: of each its words, its seed, and the document to ask with.
+        options: how to draw; each picture has its own seed.
+        ask: documents, seeds and progress -> documents that end in pictures.
+    """
+    from cm3leon.cli.bar import bar
+
+    with bar("drawing", len(asked)) as advance:
+        for start in range(0, len(asked), BATCH):
+            batch = asked[start : start + BATCH]
+
+            def follow(
+                done: int, steps: int, start: int = start, size: int = len(batch)
+            ) -> None:
+                advance(start + size * done / steps)
+
+            began = time.perf_counter()
+            documents = ask(
+                [document for _, _, document in batch],
+                [seed for _, seed, _ in batch],
+                follow,
+            )
+            seconds = (time.perf_counter() - began) / len(batch)
+            for (text, seed, _), document in zip(batch, documents, strict=True):
+                image = document.images[-1]
+                assert image.pixels is not None
+                own = replace(options, seed=seed)
+                credits = [dict(one) for one in image.attribution]
+                yield Drawn(text, image.pixels, own, seconds, credits)
+
+
+def deliver(
+    drawn: Iterable[Drawn], place: Place, engine: "Engine", model: str, json: bool
+) -> None:
+    """Write pictures as they come, and the sheet; print a line for each, or JSON."""
+    from cm3leon.decoding.pictures import enlargement
+
+    times = enlargement(engine.image_tokenizer.pixels, place.size)
+    told, pictures = [], []
+    for one in drawn:
+        picture, path = _write(one, times, place, model)
+        record = {"path": str(path), "prompt": one.prompt, **asdict(one.options)}
+        seconds = round(one.seconds, 3)
+        told.append({**record, "seconds": seconds, "attribution": one.attribution})
+        pictures.append((one.prompt, picture))
+        if not json:
+            print(f"{path}  seed {one.options.seed}  {one.seconds:.2f} s", flush=True)
+            if one.attribution and len(one.attribution) < one.options.neighbours:
+                print(f"  {len(one.attribution)} neighbours: no more pass the rules")
+    if place.grid is not None:
+        _write_sheet(pictures, place.grid)
+        if not json:
+            print(place.grid)
+    if json:
+        print(json_module.dumps(told, indent=1))
+
+
+def _write(drawn: Drawn, times: int, place: Place, model: str) -> tuple["Image", Path]:
+    """The enlarged picture, and the file it is in."""
+    import cm3leon
+    from cm3leon.decoding.pictures import enlarge, save_new, slug
+
+    picture = enlarge(drawn.picture, times)
+    notes: dict[str, Any] = {
+        "prompt": drawn.prompt,
+        "seed": str(drawn.options.seed),
+        "options": asdict(drawn.options),
+        "attribution": drawn.attribution,
+        "model": model,
+        "Software": f"cm3leon {cm3leon.__version__}",
+    }
+    path = place.out
+    if not place.named:
+        path = place.out / f"{slug(drawn.prompt)}-{drawn.options.seed}.png"
+    return picture, save_new(picture, path, notes, number=not place.named)
+
+
+def _write_sheet(drawn: list[tuple[str, "Image"]], grid: Path) -> None:
+    from cm3leon.decoding.pictures import save_new
+    from cm3leon.images.sheet import contact_sheet
+
+    side = min(picture.width for _, picture in drawn)
+    sheet = contact_sheet(drawn, side=side)
+    save_new(sheet, grid, {}, number=False)
