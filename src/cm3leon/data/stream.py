@@ -9,9 +9,12 @@ Two ways to fill rows:
 
 * packed (the paper): documents end to end, cut into rows of context + 1 ids;
 * `isolate_documents`: one document a row, padded, so that unrelated documents do not
-  see each other. At the shipped size that is worth twice the data (docs/log.md).
+  see each other. At the shipped size that is worth twice the data (docs/log.md). All
+  rows of a batch have as many neighbours, and the fewer rows there are the more they
+  have, so that little is padded and batches are of one size.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,11 +49,12 @@ class StreamConfig:
     mixture: Mapping[str, float] = field(
         default_factory=dict
     )  # group -> share; {}: all
-    rows: int = 48  # per batch and process
+    rows: int = 48  # per batch and process; if isolated, one of k neighbours is k + 1
     isolate_documents: bool = False
     position_slot: int = 0  # pictures start at multiples of it; 0: plain positions
     first_alternative: float = 0.0  # extra chance of a segment's first version
-    neighbours: tuple[float, ...] = (1.0,)  # shares of documents with 0, 1, 2, …
+    neighbours: tuple[float, ...] = (1.0,)  # shares with 0, 1, 2, …: of batches if
+    # isolated, else of documents
     threads: int = 1  # that prepare rows
 
     def __post_init__(self) -> None:
@@ -248,21 +252,32 @@ class TokenStream:
                 f"{config.shards} has {shards.alphabets.text_size} text ids and "
                 f"{shards.alphabets.codebook_size} codes, more than the vocabulary"
             )
-        documents = _mix(shards, config.mixture, config.shards, seed).random_map(
-            ChooseDocument(vocabulary, config.first_alternative, config.neighbours)
-        )
         turn = RotateRow(vocabulary, objective, context, config.position_slot)
+
+        def documents(seed: int, shares: tuple[float, ...]) -> Any:
+            choose = ChooseDocument(vocabulary, config.first_alternative, shares)
+            mixed = _mix(shards, config.mixture, config.shards, seed)
+            return mixed.random_map(choose)
+
+        def batched(rows: Any, count: int) -> Any:
+            join = functools.partial(collate, pad=vocabulary.pad)
+            return rows.batch(max(1, count), batch_fn=join)
+
         if config.isolate_documents:
-            rows = documents.random_map(turn)[rank::ranks]
-            read = grain.ReadOptions(config.threads, 4 * config.rows)
-            stream = rows.to_iter_dataset(read)
+            shares = {k: x for k, x in enumerate(config.neighbours) if x}
+            parts = []
+            for k in shares:
+                rows = documents(seed + k, (*[0.0] * k, 1.0)).random_map(turn)
+                parts.append(batched(rows[rank::ranks], config.rows // (k + 1)))
+            total = sum(shares.values())
+            weights = [share / total for share in shares.values()]
+            mixed = grain.MapDataset.mix(parts, weights=weights)
+            stream = mixed.to_iter_dataset(grain.ReadOptions(config.threads, 4))
         else:
-            packed = Pack(documents[rank::ranks].to_iter_dataset(), context + 1)
-            stream = packed.seed(seed + rank).random_map(turn)
-        batches = stream.batch(
-            config.rows, batch_fn=lambda rows: collate(rows, vocabulary.pad)
-        )
-        self._iterator = iter(batches)
+            read = documents(seed, config.neighbours)[rank::ranks].to_iter_dataset()
+            packed = Pack(read, context + 1).seed(seed + rank)
+            stream = batched(packed.random_map(turn), config.rows)
+        self._iterator = iter(stream)
 
     def __next__(self) -> Batch:
         batch: Batch = next(self._iterator)
