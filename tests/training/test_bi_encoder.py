@@ -19,20 +19,19 @@ from cm3leon.training.bi_encoder import (
     PADDING,
     PRESETS,
     BiEncoderTraining,
-    Teacher,
     clip_tokenizer,
     concept,
     contrastive_loss,
     normalised,
     pair_stream,
     recall,
-    relation_loss,
     retrieval,
     train,
     untrained,
     view,
 )
 from cm3leon.training.optimizer import OptimizerConfig
+from cm3leon.training.teacher import Teacher, relation_loss, write_teacher
 
 STEPS = 6
 CLOCKS = ("seconds", "pictures_per_second")
@@ -50,6 +49,9 @@ class Drawings(Pictures):
 
     def __getitem__(self, index):
         return self.pictures[index]
+
+    def ids(self):
+        return [picture.id for picture in self.pictures]
 
     def scan(self, advance=None):
         return Report(good=len(self), problems=())
@@ -117,14 +119,12 @@ def settings(tmp_path, tokenizer_file):
 @pytest.fixture
 def teacher_file(tmp_path, pictures):
     random = np.random.default_rng(2)
-    count = len(pictures)
     file = tmp_path / "teacher.npz"
-    np.savez(
-        file,
-        ids=[picture.id for picture in pictures.pictures],
-        images=random.normal(size=(count, 5)).astype(np.float16),
-        texts=random.normal(size=(count, 7)).astype(np.float16),
-    )
+
+    def vectors(width):
+        return lambda asked: torch.from_numpy(random.normal(size=(len(asked), width)))
+
+    write_teacher(file, pictures, vectors(5), vectors(7), ["kiwi", "quince"])
     return file
 
 
@@ -320,6 +320,18 @@ def test_who_agrees_with_the_teacher_has_nothing_to_learn_from_it(teacher_file):
     assert teacher.loss(ids, texts, images.flip(0), 0.1).item() > 0.01
 
 
+def test_words_stand_where_a_caption_names_what_it_shows(teacher_file):
+    teacher = Teacher(str(teacher_file))
+    captions = ["a flat emoji of a tree", "a tree"] * 50
+    texts, vectors = teacher.words(captions, np.random.default_rng(0))
+    assert vectors.norm(dim=1) == pytest.approx(torch.ones(100), abs=1e-3)
+    framed = [text.removeprefix("a flat emoji of a ") for text in texts]
+    assert 15 < sum(a != b for a, b in zip(texts, framed, strict=True)) < 35
+    assert len(set(framed)) > 20
+    for text, vector in zip(framed, vectors, strict=True):
+        assert torch.equal(vector, vectors[framed.index(text)])
+
+
 def test_a_teacher_is_heard(settings, teacher_file, tmp_path):
     for run, weight in (("heard", 5.0), ("ignored", 0.0)):
         changes = {"teacher": str(teacher_file), "teacher_weight": weight}
@@ -336,15 +348,14 @@ def test_a_teacher_that_does_not_fit_is_named(teacher_file, tmp_path):
     vectors = torch.eye(2)
     with pytest.raises(DataError, match=r"teacher.npz has no vectors of picture x"):
         teacher.loss(["p0", "x"], vectors, vectors, 0.1)
-    with pytest.raises(DataError, match=r"nowhere.npz is no .npz of ids, images and"):
+    with pytest.raises(DataError, match=r"nowhere.npz is no .npz of ids, images, te"):
         Teacher(str(tmp_path / "nowhere.npz"))
     np.savez(tmp_path / "few.npz", ids=["p0"], images=np.ones((2, 3)))
-    with pytest.raises(
-        DataError, match=r"few\.npz is no \.npz of ids, images and texts"
-    ):
+    with pytest.raises(DataError, match=r"few.npz is no .npz of ids, images, texts, w"):
         Teacher(str(tmp_path / "few.npz"))
     ones = np.ones((2, 3))
-    np.savez(tmp_path / "odd.npz", ids=["p0"], images=ones, texts=ones)
+    rest = {"words": ["x"], "word_vectors": ones[:1]}
+    np.savez(tmp_path / "odd.npz", ids=["p0"], images=ones, texts=ones, **rest)
     with pytest.raises(DataError, match=r"odd.npz has 1 ids, 2 images, 2 texts"):
         Teacher(str(tmp_path / "odd.npz"))
 
@@ -410,7 +421,7 @@ def test_the_shipped_shape_fits_what_it_may_take(tokenizer_file, tmp_path):
     rows = encoder.model.text_model.embeddings.token_embedding.num_embeddings
     everything = others + (3075 - rows) * PRESETS["shipped"].text_width
     assert 3e6 < everything < 4e6
-    assert encoder.width == 128
+    assert encoder.width == 64
 
 
 @pytest.fixture

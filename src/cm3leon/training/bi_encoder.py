@@ -28,13 +28,15 @@ from torch.nn import functional as F
 from cm3leon.config import dump_settings
 from cm3leon.data.build import may_mirror
 from cm3leon.data.pictures import Picture, Pictures
-from cm3leon.errors import ConfigError, DataError
+from cm3leon.errors import ConfigError
 from cm3leon.precision import autocast
+from cm3leon.randomness import generator
 from cm3leon.retrieval.encoder import BiEncoder
 from cm3leon.tokens.text import TextTokenizer
 from cm3leon.training import checkpoint
 from cm3leon.training.metrics import metrics
 from cm3leon.training.optimizer import Optimizer, OptimizerConfig
+from cm3leon.training.teacher import Teacher, relation_loss
 
 HOTTEST = math.log(100)  # largest scale; Radford et al. 2021, §2.5
 RANKS = (1, 5, 10)
@@ -68,8 +70,8 @@ PRESETS = {
         context=16,
     ),
     "shipped": Shape(  # 3.7 M parameters
-        vector=128,
-        pixels=64,
+        vector=64,
+        pixels=48,
         patch=8,
         image_width=160,
         image_layers=6,
@@ -95,7 +97,7 @@ class BiEncoderTraining:
     batch: int = 256  # pairs that are told apart
     zoom: float = 0.15  # largest share by which a view is nearer or further
     shift: float = 0.08  # and moved, of the picture's side; white comes in
-    teacher: str | None = None  # .npz of ids, images, texts: others' vectors
+    teacher: str | None = None  # .npz of `cm3leon data teacher`
     teacher_weight: float = 1.0
     teacher_temperature: float = 0.05
     optimizer: OptimizerConfig = field(
@@ -288,65 +290,6 @@ def contrastive_loss(
     return (F.cross_entropy(similar, rows) + F.cross_entropy(similar.T, rows)) / 2
 
 
-def relation_loss(
-    ours: Float[Tensor, "pair width"],
-    theirs: Float[Tensor, "pair others"],
-    temperature: float,
-) -> Float[Tensor, ""]:
-    """How far our similarities are from a teacher's: mean_i KL(p_i || q_i).
-
-    p_i(j), q_i(j): softmax over j != i of <x_i, x_j> / temperature, x the unit vectors
-    of the teacher or ours; the two need not be of one width.
-    """
-    own = torch.eye(len(ours), dtype=torch.bool)
-
-    def log_shares(vectors: Tensor) -> Tensor:
-        similar = vectors @ vectors.T / temperature
-        return similar.masked_fill(own, -1e9).log_softmax(dim=-1)
-
-    return F.kl_div(
-        log_shares(ours), log_shares(theirs), reduction="batchmean", log_target=True
-    )
-
-
-class Teacher:
-    """Others' vectors of pictures and of their captions, by picture id."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            with np.load(path) as file:
-                ids, images, texts = (file[key] for key in ("ids", "images", "texts"))
-        except (OSError, ValueError, KeyError) as error:
-            raise DataError(
-                f"{path} is no .npz of ids, images and texts: {error}"
-            ) from error
-        if not len(ids) == len(images) == len(texts):
-            raise DataError(
-                f"{path} has {len(ids)} ids, {len(images)} images, {len(texts)} texts"
-            )
-        self.path = path
-        self.rows = {name: row for row, name in enumerate(ids.tolist())}
-        self.images, self.texts = images, texts
-
-    def loss(
-        self, ids: Sequence[str], texts: Tensor, images: Tensor, temperature: float
-    ) -> Tensor:
-        """The mean of both towers' `relation_loss` to the teacher.
-
-        Raises:
-            DataError: it has no vectors of one of the pictures.
-        """
-        if missing := [name for name in ids if name not in self.rows]:
-            raise DataError(f"{self.path} has no vectors of picture {missing[0]}")
-        rows = [self.rows[name] for name in ids]
-        pairs = ((texts, self.texts[rows]), (images, self.images[rows]))
-        losses = [
-            relation_loss(ours, F.normalize(torch.from_numpy(x).float()), temperature)
-            for ours, x in pairs
-        ]
-        return sum(losses, torch.tensor(0.0)) / 2
-
-
 class Trainer:
     """A bi-encoder, its optimizer and its teacher, if it has one."""
 
@@ -356,6 +299,8 @@ class Trainer:
         shape = PRESETS[settings.preset]
         self.encoder = untrained(shape, Path(settings.text_tokenizer))
         self.model = self.encoder.model
+        # at these lengths the fused kernel's backward takes half a step on a CPU
+        self.model.set_attn_implementation("eager")
         self.optimizer = Optimizer(self.model, settings.optimizer, settings.steps)
         self.teacher = Teacher(settings.teacher) if settings.teacher else None
 
@@ -373,6 +318,11 @@ class Trainer:
         if self.teacher is not None:
             names, temperature = batch["id"].tolist(), settings.teacher_temperature
             taught = self.teacher.loss(names, texts, images, temperature)
+            chance = generator(settings.seed, "words", number)
+            words, theirs = self.teacher.words(batch["caption"].tolist(), chance)
+            with autocast(settings.bfloat16):
+                ours = encoder.text_vectors(*encoder.read(words))
+            taught = taught + relation_loss(ours, theirs, temperature)
             values["loss/teacher"] = taught.item()
             loss = loss + settings.teacher_weight * taught
         loss.backward()
