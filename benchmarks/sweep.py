@@ -14,19 +14,15 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 import cm3leon
 from cm3leon.data.pictures import Picture, Pictures
-from cm3leon.decoding.engine import Engine
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.evaluation.alignment import Alignment
+from cm3leon.evaluation.drawing import draw_captions
 from cm3leon.evaluation.features import PictureFeatures, TextFeatures
 from cm3leon.evaluation.frechet import frechet_distance
 from cm3leon.images.pixels import square
-from cm3leon.tokens.document import Document, Text
-
-BATCH = 32
 
 
 def numbers(words: str) -> list[float]:
@@ -40,23 +36,6 @@ def chosen(data: str, count: int) -> list[Picture]:
     core = pictures.groups("tier")["core"]
     order = np.random.default_rng(0).permutation(core)[:count]
     return [pictures[int(number)] for number in order]
-
-
-def drawn(
-    engine: Engine, pictures: list[Picture], options: GenerationOptions
-) -> list[Image.Image]:
-    """A picture of each caption."""
-    assert options.seed is not None
-    found: list[Image.Image] = []
-    for start in range(0, len(pictures), BATCH):
-        group = pictures[start : start + BATCH]
-        documents = engine.extend(
-            [Document(Text(picture.caption)) for picture in group],
-            options,
-            seeds=[options.seed * 100_000 + start + i for i in range(len(group))],
-        )
-        found += [one.images[-1].pixels for one in documents if one.images[-1].pixels]
-    return found
 
 
 def main() -> None:
@@ -75,6 +54,7 @@ def main() -> None:
     see, read = PictureFeatures(), TextFeatures()
     alignment = Alignment.load(arguments.alignment)
     pictures = chosen(arguments.data, arguments.pictures)
+    captions = [picture.caption for picture in pictures]
     side = engine.image_tokenizer.pixels
     originals = [square(picture.image, side) for picture in pictures]
     real = see(originals)
@@ -99,7 +79,7 @@ def main() -> None:
             options = GenerationOptions(
                 guidance_scale=scale, temperature=temperature, top_p=top_p, seed=seed
             )
-            seen = see(drawn(engine, pictures, options))
+            seen = see(draw_captions(engine, captions, options))
             score = float(alignment.score(seen, words).mean())
             rows.append((frechet_distance(seen, real), score))
         (distance, score), (far, off) = np.mean(rows, axis=0), np.std(rows, axis=0)

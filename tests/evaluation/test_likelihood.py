@@ -53,7 +53,7 @@ def test_a_model_trained_on_the_pictures_matches_their_captions(reader):
     records = [record(number) for number in range(8)]
     model = reader.model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    documents = [reader.document(one) for one in records]
+    documents = [reader.row(one).ids.tolist() for one in records]
     ids = torch.tensor(documents)
     from cm3leon.objective.loss import next_id_loss
     from cm3leon.tokens.codec import positions

@@ -5,6 +5,8 @@
 * match: how often a picture's codes are likelier under its own caption than under
   `ways - 1` captions of other pictures.
 
+With retrieval a caption comes with the neighbours it finds, a wrong one with its own.
+
 A low loss alone does not mean that pictures follow their captions: a model can learn
 which code follows which and ignore the words. The margin and the match tell.
 """
@@ -19,12 +21,13 @@ import torch
 from torch import Tensor
 
 from cm3leon.data.shards import Record, Shards
-from cm3leon.data.stream import collate, plain_row
+from cm3leon.data.stream import Row, collate, plain_row
 from cm3leon.model.transformer import Transformer
 from cm3leon.objective.loss import Tally, per_id_loss
 from cm3leon.precision import autocast
 from cm3leon.randomness import generator
-from cm3leon.tokens.codec import assemble
+from cm3leon.retrieval.retriever import Neighbour, Retriever
+from cm3leon.tokens.codec import Codec, Part, assemble
 from cm3leon.tokens.vocabulary import Vocabulary
 
 Progress = Callable[[int, int], None]
@@ -39,6 +42,45 @@ class HeldOutLoss(NamedTuple):
     documents: int
 
 
+class Retrieved:
+    """The neighbours that captions find, those of records asked for at once.
+
+    Args:
+        records: whose captions may be asked for.
+        retriever: finds them as it does for a prompt: by the words alone, all of them.
+        codec: text ids <-> words.
+        count: of neighbours.
+    """
+
+    def __init__(
+        self, records: Sequence[Record], retriever: Retriever, codec: Codec, count: int
+    ) -> None:
+        self.count = count
+        self._codec = codec
+        keys: dict[tuple[int, ...], set[str]] = {}
+        for record in records:
+            keys.setdefault(_caption(record), set()).add(record.key)
+        tokenizer = codec.text_tokenizer
+        queries = retriever.encoder.texts([tokenizer.decode(ids) for ids in keys])
+        own = list(keys.values())
+        # one more than asked: a wrong caption may find the picture itself
+        found = retriever.by_vector(queries.numpy(), count + 1, own)
+        self._found = dict(zip(keys, found, strict=True))
+
+    def __call__(self, caption: Record, picture: Record) -> list[Part]:
+        """What stands before a picture under a caption; never the picture itself."""
+        others = self._found[_caption(caption)]
+        kept = [one for one in others if one.document.key != picture.key]
+        return [part for one in kept[: self.count] for part in self._parts(one)]
+
+    def _parts(self, neighbour: Neighbour) -> list[Part]:
+        document = neighbour.document
+        return [
+            ("text", self._codec.text_tokenizer.encode(document.text)),
+            ("image", document.codes),
+        ]
+
+
 @dataclass(frozen=True)
 class Reader:
     """A model and what turns records into its rows."""
@@ -47,29 +89,39 @@ class Reader:
     vocabulary: Vocabulary
     slot: int
     rows: int = 64  # per batch
+    neighbours: Retrieved | None = None  # by default there are none
 
-    def losses(self, documents: Sequence[list[int]]) -> list[tuple[Tensor, ...]]:
-        """Per document: nats of each target, and the targets; padding left out."""
+    def losses(self, rows: Sequence[Row]) -> list[tuple[Tensor, ...]]:
+        """Per document: nats of each target, and the targets.
+
+        Padding and what stands before the document are left out.
+        """
         found: list[tuple[Tensor, ...]] = []
         self.model.eval()
-        for start in range(0, len(documents), self.rows):
-            group = documents[start : start + self.rows]
-            rows = [plain_row(self.vocabulary, ids, self.slot) for ids in group]
-            batch = collate(rows, self.vocabulary.pad)
+        for start in range(0, len(rows), self.rows):
+            group = rows[start : start + self.rows]
+            batch = collate(group, self.vocabulary.pad)
             with torch.inference_mode(), autocast():
                 logits = self.model(batch.ids, batch.positions)
                 losses = per_id_loss(logits, batch.targets)
-            for index, ids in enumerate(group):
-                length = len(ids) - 1
-                found.append((losses[index, :length], batch.targets[index, :length]))
+            for index in range(len(group)):
+                own = batch.weights[index] > 0
+                found.append((losses[index, own], batch.targets[index, own]))
         return found
 
-    def document(self, record: Record, caption: Record | None = None) -> list[int]:
+    def row(self, record: Record, caption: Record | None = None) -> Row:
         """A record's main version, under its own caption or that of another."""
+        caption = caption or record
+        before = self.neighbours(caption, record) if self.neighbours else []
         parts = [(segment.kind, segment.alternatives[0]) for segment in record.segments]
-        if caption is not None:
-            parts[0] = ("text", caption.segments[0].alternatives[0])
-        return assemble(self.vocabulary, parts)
+        parts[0] = ("text", _caption(caption))
+        ids = assemble(self.vocabulary, [*before, *parts])
+        first = len(assemble(self.vocabulary, before)) if before else 0
+        return plain_row(self.vocabulary, ids, self.slot, first)
+
+
+def _caption(record: Record) -> tuple[int, ...]:
+    return tuple(record.segments[0].alternatives[0])
 
 
 def held_out_loss(
@@ -80,7 +132,7 @@ def held_out_loss(
     tally, codes, first = Tally(image), [], []
     for start in range(0, len(records), reader.rows):
         group = records[start : start + reader.rows]
-        for losses, targets in reader.losses([reader.document(r) for r in group]):
+        for losses, targets in reader.losses([reader.row(r) for r in group]):
             ones = torch.ones_like(losses)[None]
             tally.add(losses[None], targets[None], ones)
             drawn = losses[(targets >= image.start) & (targets < image.stop)]
@@ -121,7 +173,7 @@ def caption_match(
         on_progress: called with pictures done and pictures in all.
     """
     image = reader.vocabulary.image
-    captions = [record.segments[0].alternatives[0] for record in records]
+    captions = [_caption(record) for record in records]
     margins, right = [], 0
     for index, record in enumerate(records):
         random = generator(seed, "match", index)
@@ -130,10 +182,10 @@ def caption_match(
             for other in random.permutation(len(records))
             if captions[int(other)] != captions[index]
         ][: ways - 1]
-        documents = [reader.document(record)]
-        documents += [reader.document(record, records[other]) for other in others]
+        rows = [reader.row(record)]
+        rows += [reader.row(record, records[other]) for other in others]
         nats = []
-        for losses, targets in reader.losses(documents):
+        for losses, targets in reader.losses(rows):
             drawn = losses[(targets >= image.start) & (targets < image.stop)]
             nats.append(drawn.double().mean().item())
         margins.append(float(np.mean(nats[1:])) - nats[0])
