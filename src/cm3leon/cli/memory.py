@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
+    from cm3leon.retrieval.encoder import BiEncoder
     from cm3leon.retrieval.manifest import Manifest
 
 JSON = Annotated[bool, Parameter(negative="")]
@@ -18,10 +19,10 @@ app = App(
     For example:
 
     ```
-    cm3leon memory build corpus bank --encoder runs/bi_encoder/bi_encoder
-    cm3leon memory add bank my-pictures --encoder runs/bi_encoder/bi_encoder
-    cm3leon memory search bank "a red apple" --encoder runs/bi_encoder/bi_encoder
-    cm3leon memory check bank
+    cm3leon memory add my-bank my-pictures
+    cm3leon memory search my-bank "a red apple"
+    cm3leon generate "a red apple" --memory my-bank
+    cm3leon memory build corpus bank --encoder openai/clip-vit-base-patch32
     ```
     """,
 )
@@ -32,7 +33,7 @@ def build(
     pictures: Path,
     bank: Path,
     *,
-    encoder: str,
+    encoder: str | None = None,
     model: Path | None = None,
     split: str = "train",
     part: int = 0,
@@ -58,7 +59,7 @@ def build(
     bank
         The bank's folder.
     encoder
-        A CLIPModel: a folder, or its name on the hub.
+        A CLIPModel: a folder, or its name on the hub; by default the model's own.
     model
         The model whose image tokenizer makes the codes; by default the one that ships.
     split
@@ -84,29 +85,45 @@ def build(
 
 
 @app.command
-def add(bank: Path, pictures: Path, *, encoder: str, model: Path | None = None) -> None:
+def add(
+    bank: Path,
+    pictures: Path,
+    *,
+    encoder: str | None = None,
+    model: Path | None = None,
+) -> None:
     """Add captioned pictures to a bank: your own, say. What is there stays as it is.
 
     For example:
 
     ```
-    cm3leon memory add bank my-pictures --encoder runs/bi_encoder/bi_encoder
+    cm3leon memory add my-bank my-pictures
+    cm3leon generate "a red apple" --memory my-bank
     ```
 
     Parameters
     ----------
     bank
-        The bank's folder.
+        The bank's folder; if there is none, it begins as a copy of the model's own.
     pictures
         A folder of pictures with captions, or what else `data check` reads.
     encoder
-        The CLIPModel the bank was built with.
+        The CLIPModel the bank was built with; by default the model's own.
     model
         The model whose image tokenizer makes the codes; by default the one that ships.
     """
+    import shutil
+
+    from cm3leon.decoding.folder import located
     from cm3leon.retrieval.manifest import read_manifest
 
-    read_manifest(bank)  # a bank that is not there is no wish for a new one
+    own = located(model) / "memory"
+    if not bank.exists() and own.is_dir():
+        partial = bank.with_name(bank.name + ".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(own, partial)
+        partial.rename(bank)
+    read_manifest(bank)
     _fill(pictures, bank, encoder, model, "train", None, (0, 1))
 
 
@@ -167,7 +184,7 @@ def search(
     text: str | None = None,
     *,
     image: Path | None = None,
-    encoder: str,
+    encoder: str | None = None,
     count: int = 5,
     json: JSON = False,
 ) -> None:
@@ -176,7 +193,7 @@ def search(
     For example:
 
     ```
-    cm3leon memory search bank "a red apple" --encoder runs/bi_encoder/bi_encoder
+    cm3leon memory search bank "a red apple"
     cm3leon memory search bank --image apple.png --encoder bi_encoder --count 3
     ```
 
@@ -189,14 +206,13 @@ def search(
     image
         A picture to look for, instead of a text.
     encoder
-        The CLIPModel the bank was built with.
+        The CLIPModel the bank was built with; by default that of the model that ships.
     count
         Neighbours wanted; fewer are shown where fewer pass the rules.
     json
         Print one JSON table.
     """
     from cm3leon.errors import RequestError
-    from cm3leon.retrieval.encoder import BiEncoder
     from cm3leon.retrieval.memory import MemoryBank
     from cm3leon.retrieval.retriever import Retriever
     from cm3leon.tokens.document import Image
@@ -204,7 +220,7 @@ def search(
     if (text is None) == (image is None):
         raise RequestError("give a text or --image, one of the two")
     opened = None if image is None else Image.open(image).pixels
-    retriever = Retriever(MemoryBank.open(bank), BiEncoder.load(encoder))
+    retriever = Retriever(MemoryBank.open(bank), _encoder(encoder, None))
     if opened is not None:
         [found] = retriever.by_image([opened], count)
     else:
@@ -285,10 +301,24 @@ def info(bank: Path, *, json: JSON = False) -> None:
     Console(soft_wrap=True).print(table)
 
 
+def _encoder(encoder: str | None, model: Path | None) -> "BiEncoder":
+    """The named one, or the model's own."""
+    from cm3leon.decoding.folder import located
+    from cm3leon.errors import RequestError
+    from cm3leon.retrieval.encoder import BiEncoder
+
+    own = located(model) / "bi_encoder"
+    if encoder is None and not own.is_dir():
+        raise RequestError(
+            f"{own.parent} has no bi-encoder; name one: --encoder FOLDER"
+        )
+    return BiEncoder.load(encoder or own)
+
+
 def _fill(
     pictures: Path,
     bank: Path,
-    encoder: str,
+    encoder: str | None,
     model: Path | None,
     split: str,
     settings: Any,
@@ -301,11 +331,10 @@ def _fill(
     from cm3leon.data.pictures import Pictures
     from cm3leon.decoding.folder import located
     from cm3leon.images.tokenizer import ImageTokenizer
-    from cm3leon.retrieval.encoder import BiEncoder
     from cm3leon.retrieval.memory import BankWriter
 
     image_tokenizer = ImageTokenizer.load(located(model) / "image_tokenizer")
-    towers = BiEncoder.load(encoder)
+    towers = _encoder(encoder, model)
     writer = BankWriter(bank, bank_config(towers, image_tokenizer), settings)
     collection = Pictures.open(pictures, split)
     with bar("reading", len(collection)) as advance:

@@ -11,7 +11,6 @@ killed at any moment leaves the bank as it was before or as it is after, and wha
 manifest names is swept away by the next one. A folder takes one writer at a time.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable
@@ -21,6 +20,7 @@ from pathlib import Path
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from cm3leon import fingerprints
 from cm3leon.errors import ConfigError, DataError, ShardCorrupt
 from cm3leon.retrieval.vector_index import IndexReport, IndexSettings
 
@@ -157,7 +157,9 @@ def write_file(folder: Path, name: str, write: Callable[[Path], object]) -> File
     """A file that `write` fills, in place under its name whole or not at all."""
     partial = folder / (name + ".part")
     write(partial)
-    file = File(name=name, bytes=partial.stat().st_size, sha256=_fingerprint(partial))
+    file = File(
+        name=name, bytes=partial.stat().st_size, sha256=fingerprints.of_file(partial)
+    )
     _settle(partial, folder / name)
     return file
 
@@ -183,14 +185,9 @@ def damage(folder: Path, file: File, *, verify: bool = True) -> str | None:
             f"{path} has {size} bytes, the manifest says {file.bytes}; build the bank "
             "again"
         )
-    if verify and _fingerprint(path) != file.sha256:
+    if verify and fingerprints.of_file(path) != file.sha256:
         return f"{path} differs from its checksum; build the bank again"
     return None
-
-
-def _fingerprint(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _settle(partial: Path, path: Path) -> None:
