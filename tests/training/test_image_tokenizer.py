@@ -1,6 +1,5 @@
 import json
 import signal
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,7 +7,7 @@ import torch
 from PIL import Image
 
 from cm3leon.data.picture_report import Report
-from cm3leon.data.pictures import Pictures
+from cm3leon.data.pictures import Picture, Pictures
 from cm3leon.errors import CheckpointError, ConfigError
 from cm3leon.images.pixels import square, to_tensor
 from cm3leon.images.tokenizer import ImageTokenizer
@@ -58,7 +57,8 @@ def drawings(seed, count):
         image = Image.new("RGB", (24, 20), tuple(ground))
         left, top = random.integers(0, 12, 2).tolist()
         image.paste(Image.new("RGB", (8, 8), tuple(colour)), (left, top))
-        pictures.append(SimpleNamespace(image=image))
+        words = {"caption": "a square", "captions": ("a square",)}
+        pictures.append(Picture(id=f"p{len(pictures)}", image=image, **words))
     return pictures
 
 
@@ -216,8 +216,7 @@ def test_it_learns(settings, pictures):
     trainer = Trainer(settings("run", steps=30, adversarial_from=None))
     stream = picture_stream(pictures, 16, 4, seed=0)
     losses = [
-        trainer.step(step, scale(next(stream)))["loss/reconstruction"]
-        for step in range(30)
+        trainer.step(step, next(stream))["loss/reconstruction"] for step in range(30)
     ]
     assert np.mean(losses[-5:]) < 0.75 * np.mean(losses[:3])
 

@@ -8,9 +8,7 @@ one thing, so j runs over i and the rows of *other* concepts: what is right as w
 neither drawn near nor pushed apart.
 """
 
-import json
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +23,6 @@ from tokenizers import Tokenizer, normalizers, pre_tokenizers, processors
 from torch import Tensor
 from torch.nn import functional as F
 
-from cm3leon.config import dump_settings
 from cm3leon.data.build import may_mirror
 from cm3leon.data.pictures import Picture, Pictures
 from cm3leon.errors import ConfigError
@@ -33,9 +30,9 @@ from cm3leon.precision import autocast
 from cm3leon.randomness import generator
 from cm3leon.retrieval.encoder import BiEncoder
 from cm3leon.tokens.text import TextTokenizer
-from cm3leon.training import checkpoint
-from cm3leon.training.metrics import metrics
+from cm3leon.training import checkpoint, picture_loop
 from cm3leon.training.optimizer import Optimizer, OptimizerConfig
+from cm3leon.training.picture_loop import PictureTraining
 from cm3leon.training.teacher import Teacher, relation_loss
 
 HOTTEST = math.log(100)  # largest scale; Radford et al. 2021, §2.5
@@ -83,17 +80,12 @@ PRESETS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class BiEncoderTraining:
+class BiEncoderTraining(PictureTraining):
     """Settings of one training of a bi-encoder."""
 
-    data: str  # a corpus or folder that `Pictures.open` reads
     text_tokenizer: str  # the `text_tokenizer.json` whose ids the text tower reads
-    run: str  # folder of checkpoints, curves and the trained bi-encoder
     preset: str = "shipped"
-    split: str = "train"
-    validation_split: str | None = "val_concept"
-    seed: int = 0
-    steps: int = 3000
+    steps: int = 1400
     batch: int = 256  # pairs that are told apart
     zoom: float = 0.15  # largest share by which a view is nearer or further
     shift: float = 0.08  # and moved, of the picture's side; white comes in
@@ -105,9 +97,6 @@ class BiEncoderTraining:
             learning_rate=1e-3, warmup_steps=100, decay="cosine", final_share=0.02
         )
     )
-    checkpoint_every: int = 100  # steps
-    validate_every: int = 300
-    validation_pictures: int = 1000
     bfloat16: bool | None = None  # by default where the processor has it
 
     def __post_init__(self) -> None:
@@ -405,55 +394,26 @@ def train(settings: BiEncoderTraining) -> Path:
         CheckpointError: the run folder holds a checkpoint of another shape.
         DataError: the text tokenizer, the teacher or the pictures cannot be used.
     """
-    run = Path(settings.run)
     trainer = Trainer(settings)
     pictures = Pictures.open(settings.data, settings.split)
-    damaged = pictures.scan().problems
     side = PRESETS[settings.preset].pixels
+    held_out = settings.held_out()
+
+    def validate(_: int) -> dict[str, float]:
+        measured = retrieval(
+            trainer.encoder,
+            [picture.caption for picture in held_out],
+            [view(picture.image, side) for picture in held_out],
+            [concept(picture) for picture in held_out],
+        )
+        return {f"validation/{name}": x for name, x in measured.items()}
+
     stream = pair_stream(pictures, side, settings)
-    held_out: list[Picture] = []
-    if settings.validation_split:
-        found = Pictures.open(settings.data, settings.validation_split)
-        count = min(settings.validation_pictures, len(found))
-        held_out = [found[index] for index in range(count)]
-    done = 0
-    if saved := checkpoint.load(run):
-        done, model, parts = saved
-        trainer.restore(model, parts)
-        stream.set_state(json.loads(parts["stream"]))
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "settings.toml").write_text(dump_settings(settings))
-    with (
-        metrics(run, settings.steps, done) as numbers,
-        checkpoint.stop_on_signal() as stop,
-    ):
-        for problem in damaged:
-            numbers.say(f"left out {problem.name}: {problem.kind}: {problem.reason}")
-        for number in range(done, settings.steps):
-            started = time.time()
-            values = trainer.step(number, next(stream))
-            rate = settings.batch / (time.time() - started)
-            finished = number + 1
-            last = finished == settings.steps or stop.asked
-            due = last or finished % settings.validate_every == 0
-            if held_out and due:
-                measured = retrieval(
-                    trainer.encoder,
-                    [picture.caption for picture in held_out],
-                    [view(picture.image, side) for picture in held_out],
-                    [concept(picture) for picture in held_out],
-                )
-                values |= {f"validation/{name}": x for name, x in measured.items()}
-            if due or finished % 20 == 0:
-                values["pictures_per_second"] = rate
-                numbers.report(finished, values, _line(values, rate))
-            if last or finished % settings.checkpoint_every == 0:
-                state = trainer.state()
-                state["stream"] = json.dumps(stream.get_state())
-                checkpoint.save(run, finished, trainer.model.state_dict(), state)
-            if stop.asked and finished < settings.steps:
-                numbers.say(f"stopped after step {finished}; the same command resumes")
-                return run
-    folder = run / "bi_encoder"
+    whole = picture_loop.train(
+        trainer, stream, settings, pictures, validate if held_out else None, _line
+    )
+    if not whole:
+        return Path(settings.run)
+    folder = Path(settings.run) / "bi_encoder"
     trainer.encoder.save(folder, half=True)
     return folder

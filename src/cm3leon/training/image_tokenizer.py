@@ -6,9 +6,7 @@ drawn are moved onto vectors of the batch. The discriminator joins at
 `adversarial_from`, if ever.
 """
 
-import json
 import math
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +19,6 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from cm3leon.config import dump_settings
 from cm3leon.data.mixture import Indexed, Selection, interleave
 from cm3leon.data.pictures import Pictures
 from cm3leon.errors import ConfigError
@@ -38,24 +35,19 @@ from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.images.vqgan import VQGAN, preset
 from cm3leon.precision import autocast
 from cm3leon.randomness import torch_generator
-from cm3leon.training import checkpoint
-from cm3leon.training.metrics import metrics
+from cm3leon.training import checkpoint, picture_loop
 from cm3leon.training.muon import Muon
+from cm3leon.training.picture_loop import PictureTraining
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImageTokenizerTraining:
+class ImageTokenizerTraining(PictureTraining):
     """Settings of one training of an image tokenizer."""
 
-    data: str  # a corpus or folder that `Pictures.open` reads
-    run: str  # folder of checkpoints, curves and the trained tokenizer
     preset: str = "shipped"
     start: str | None = None  # an image tokenizer's folder to go on from
     freeze: Literal["nothing", "codebook", "codes"] = "nothing"  # see `Trainer`
-    split: str = "train"
     mixture: Mapping[str, float] = field(default_factory=dict)  # tier -> share; {}: all
-    validation_split: str | None = "val_concept"
-    seed: int = 0
     steps: int = 6000
     batch: int = 32
     learning_rate: float = 1.2e-3  # peak, of AdamW
@@ -69,7 +61,6 @@ class ImageTokenizerTraining:
     reconstruction: ReconstructionConfig = field(default_factory=ReconstructionConfig)
     adversarial_from: int | None = None  # step at which the discriminator joins
     checkpoint_every: int = 300  # steps
-    validate_every: int = 300
     validation_pictures: int = 512
     bfloat16: bool | None = None  # by default where the processor has it
 
@@ -204,9 +195,14 @@ class Trainer:
         self.used = torch.zeros(size)
         self.recent: list[Tensor] = []
 
-    def step(self, number: int, pixels: Tensor) -> dict[str, float]:
-        """One optimizer step; what it measured."""
-        settings = self.settings
+    @property
+    def model(self) -> VQGAN:
+        """What is trained, the discriminator aside."""
+        return self.vqgan
+
+    def step(self, number: int, batch: np.ndarray) -> dict[str, float]:
+        """One optimizer step on uint8 pictures, channels last; what it measured."""
+        settings, pixels = self.settings, scale(batch)
         quantise = number >= settings.unquantised_steps
         joins = settings.adversarial_from
         adversarial = joins is not None and number >= joins
@@ -349,7 +345,7 @@ def sheet(pairs: list[tuple[Image.Image, Image.Image]]) -> Image.Image:
     return out
 
 
-def _line(values: dict[str, float], rate: float) -> str:
+def _line(values: Mapping[str, float], rate: float) -> str:
     parts = [f"loss {values['loss/reconstruction']:.4f}"]
     if "codebook/perplexity" in values:
         parts.append(f"perplexity {values['codebook/perplexity']:.0f}")
@@ -372,49 +368,22 @@ def train(settings: ImageTokenizerTraining) -> Path:
     run = Path(settings.run)
     trainer = Trainer(settings)
     pictures = Pictures.open(settings.data, settings.split)
-    damaged = pictures.scan().problems
     side = trainer.vqgan.config.pixels
+    held_out = [square(one.image, side) for one in settings.held_out()]
+
+    def check(step: int) -> dict[str, float]:
+        measured, sheet = validate(trainer.vqgan, held_out)
+        sheet.save(run / f"reconstructions-{step:07d}.png")
+        return measured
+
     stream = picture_stream(
         pictures, side, settings.batch, settings.seed, settings.mixture
     )
-    validation: list[Image.Image] = []
-    if settings.validation_split:
-        held_out = Pictures.open(settings.data, settings.validation_split)
-        count = min(settings.validation_pictures, len(held_out))
-        validation = [square(held_out[index].image, side) for index in range(count)]
-    done = 0
-    if found := checkpoint.load(run):
-        done, model, parts = found
-        trainer.restore(model, parts)
-        stream.set_state(json.loads(parts["stream"]))
-    run.mkdir(parents=True, exist_ok=True)
-    (run / "settings.toml").write_text(dump_settings(settings))
-    with (
-        metrics(run, settings.steps, done) as numbers,
-        checkpoint.stop_on_signal() as s,
-    ):
-        for problem in damaged:
-            numbers.say(f"left out {problem.name}: {problem.kind}: {problem.reason}")
-        for number in range(done, settings.steps):
-            started = time.time()
-            values = trainer.step(number, scale(next(stream)))
-            rate = settings.batch / (time.time() - started)
-            finished = number + 1
-            last = finished == settings.steps or s.asked
-            if validation and (last or finished % settings.validate_every == 0):
-                measured, picture = validate(trainer.vqgan, validation)
-                values |= measured
-                picture.save(run / f"reconstructions-{finished:07d}.png")
-            if finished % 20 == 0 or last or "validation/psnr" in values:
-                values["pictures_per_second"] = rate
-                numbers.report(finished, values, _line(values, rate))
-            if last or finished % settings.checkpoint_every == 0:
-                state = trainer.state()
-                state["stream"] = json.dumps(stream.get_state())
-                checkpoint.save(run, finished, trainer.vqgan.state_dict(), state)
-            if s.asked and finished < settings.steps:
-                numbers.say(f"stopped after step {finished}; the same command resumes")
-                return run
+    whole = picture_loop.train(
+        trainer, stream, settings, pictures, check if held_out else None, _line
+    )
+    if not whole:
+        return run
     folder = run / "image_tokenizer"
     ImageTokenizer(trainer.vqgan).save(folder)
     return folder
