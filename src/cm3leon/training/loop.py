@@ -84,16 +84,17 @@ def loss_weights(batch: Batch, vocabulary: Vocabulary, config: LoopConfig) -> Te
 
 
 def parts_of(batch: Batch) -> dict[str, Tensor]:
-    """The weights of a batch by what its loss is reported by, where that differs.
+    """The weights of a batch by what its loss is reported by.
 
-    By number of neighbours in the row, and by the id's place in its document.
+    By number of neighbours in the row, and by the id's place in its document if there
+    are several.
     """
     parts: dict[str, Tensor] = {}
     counts = batch.neighbours[:, None].expand_as(batch.weights)
     places = batch.positions // BUCKET * BUCKET
     for name, values in (("neighbours", counts), ("position", places)):
         found = values[batch.weights > 0].unique().tolist()
-        if len(found) > 1:
+        if len(found) > 1 or name == "neighbours":
             for value in found:
                 parts[f"{name}_{value}"] = batch.weights * (values == value)
     return parts
@@ -162,6 +163,7 @@ class Run:
             "loss/text": self._tally.text,
             "gradient_norm": totals["gradient_norm"] / max(1, totals["steps"]),
             "tokens_per_second": totals["ids"] / seconds,
+            "flops": totals["flops"],
             "flops_utilisation": totals["flops"] / seconds / self.peak,
             "data_wait_share": totals["data_seconds"] / seconds,
             "objective/spans_per_row": totals["spans"] / max(1, totals["batches"]),
