@@ -24,11 +24,6 @@ def some(data: str, split: str, count: int) -> list[Picture]:
     return [pictures[int(number)] for number in order]
 
 
-def label(picture: Picture) -> str:
-    """The thing alone, without style and colours, where the corpus tells it."""
-    return str(picture.metadata.get("label") or picture.caption)
-
-
 def main() -> None:
     """Fit, save and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -39,7 +34,7 @@ def main() -> None:
     see, read = PictureFeatures(), TextFeatures()
     pairs = some(arguments.data, "train", arguments.pairs)
     fitted = Alignment.fit(
-        see([pair.image for pair in pairs]), read([label(pair) for pair in pairs])
+        see([pair.image for pair in pairs]), read([pair.label for pair in pairs])
     )
     fitted.save(arguments.out)
     print(f"{see.name} -> {read.name}, fitted on {len(pairs):,} pairs of train")
@@ -47,7 +42,7 @@ def main() -> None:
     print("|---|---:|---:|---:|---:|---:|")
     for split in ("val_concept", "test_style", "test_concept"):
         held = some(arguments.data, split, 500)
-        texts = fitted.texts(read([label(one) for one in held]))
+        texts = fitted.texts(read([one.label for one in held]))
         seen = fitted.pictures(see([one.image for one in held]))
         names = np.array([concept(one) for one in held])
         right = torch.from_numpy(names[:, None] == names[None, :])

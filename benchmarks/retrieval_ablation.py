@@ -103,7 +103,7 @@ def main() -> None:
         order = np.random.default_rng(0).permutation(len(opened))
         pictures = [opened[int(one)] for one in order[: arguments.pictures]]
         captions = [picture.caption for picture in pictures]
-        labels = [str(one.metadata.get("label") or one.caption) for one in pictures]
+        labels = [one.label for one in pictures]
         words = read(labels)
         side = engine.image_tokenizer.pixels
         originals = [square(picture.image, side) for picture in pictures]

@@ -58,7 +58,7 @@ def main() -> None:
     side = engine.image_tokenizer.pixels
     originals = [square(picture.image, side) for picture in pictures]
     real = see(originals)
-    words = read([str(one.metadata.get("label") or one.caption) for one in pictures])
+    words = read([one.label for one in pictures])
     decoded = engine.image_tokenizer.decode(engine.image_tokenizer.encode(originals))
     through = see(decoded)
     print(

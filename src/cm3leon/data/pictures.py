@@ -34,6 +34,11 @@ class Picture:
     captions: tuple[str, ...]
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def label(self) -> str:
+        """The thing alone, without style and colours, where its collection tells it."""
+        return str(self.metadata.get("label") or self.caption)
+
 
 class Pictures:
     """A collection of captioned pictures; indexing decodes.

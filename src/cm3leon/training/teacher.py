@@ -125,7 +125,7 @@ def write_teacher(
         stop = min(start + BATCH, len(pictures))
         group = [pictures[number] for number in range(start, stop)]
         seen.append(see([one.image for one in group]).half().numpy())
-        labels += [str(one.metadata.get("label") or one.caption) for one in group]
+        labels += [one.label for one in group]
         if on_progress:
             on_progress(stop)
     known = {text: row for row, text in enumerate(sorted({*labels, *words}))}
