@@ -9,7 +9,7 @@ the Fréchet distance of drawn to real pictures and the alignment with the words
 and spread over the seeds, both by networks that do not retrieve; and nats per image
 code over the whole split, the neighbours found by the caption as at a prompt. Beside it
 what real pictures reach through the image tokenizer, which is the limit. Needs the
-extras [retrieval] and [evaluation]. The sheet shows prompts, neighbours and drawings.
+extra [evaluation]. The sheet shows prompts, neighbours and drawings.
 """
 
 import argparse

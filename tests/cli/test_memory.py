@@ -138,6 +138,22 @@ def test_neighbours_change_the_picture_and_none_change_nothing(call, bank, encod
     assert not np.array_equal(drawn["plain"], drawn["one"])
 
 
+def test_the_best_of_several_candidates_is_kept(call, bank, encoder):
+    near = ("--memory", bank, "--encoder", encoder, "--candidates", 3, "--count", 2)
+    code, out, _ = call("generate", "a cat", "--seed", 3, "--json", *near)
+    assert code == 0
+    drawn = json.loads(out)
+    assert [{x["seed"] for x in one["candidates"]} for one in drawn] == [
+        {3, 4, 5},
+        {6, 7, 8},
+    ]
+    for one in drawn:
+        best = max(one["candidates"], key=lambda x: x["score"])
+        assert (one["seed"], one["contrast_k"]) == (best["seed"], best["contrast_k"])
+    code, _, err = call("generate", "a cat", "--candidates", 0)
+    assert (code, "candidates is 0, below 1" in err) == (1, True)
+
+
 def test_fewer_neighbours_than_asked_are_used_and_said(call, bank, encoder):
     words = ("--neighbours", 40, "--memory", bank, "--encoder", encoder)
     code, out, err = call("generate", "a cat", *words)

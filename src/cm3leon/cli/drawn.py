@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -15,10 +15,18 @@ if TYPE_CHECKING:
     from cm3leon.tokens.document import Document
 
     Follow = Callable[[int, int], None]
-    Ask = Callable[[list[Document], list[int], Follow], list[Document]]
+    Ask = Callable[[list[Document], list[int], Follow], list["Answer"]]
 
 BATCH = 16  # pictures drawn at once
 MOST_PIXELS = 8192  # a side
+
+
+class Answer(NamedTuple):
+    """A document that ends in the picture asked for, and how it was drawn."""
+
+    document: "Document"
+    options: "GenerationOptions"  # its seed among them
+    candidates: Sequence[dict[str, Any]] = ()  # it was chosen from, the best first
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Drawn:
     options: "GenerationOptions"
     seconds: float  # its share of the time its batch took
     attribution: list[dict[str, Any]]  # of its neighbours
+    candidates: list[dict[str, Any]]  # seeds and scores, if it was chosen from several
 
 
 @dataclass(frozen=True)
@@ -82,42 +91,53 @@ def check_words(words: Sequence[str], count: int) -> None:
             raise RequestError(f"the prompt {text!r} is no text in UTF-8") from None
 
 
+def plain(
+    documents: "Sequence[Document]", options: "GenerationOptions", seeds: Sequence[int]
+) -> list[Answer]:
+    """What was drawn with one seed each."""
+    pairs = zip(documents, seeds, strict=True)
+    return [Answer(document, replace(options, seed=seed)) for document, seed in pairs]
+
+
 def draw(
-    asked: "Sequence[tuple[str, int, Document]]",
-    options: "GenerationOptions",
-    ask: "Ask",
+    asked: "Sequence[tuple[str, int, Document]]", ask: "Ask", size: int = BATCH
 ) -> Iterator[Drawn]:
     """Every picture that is asked for, a batch at a time, with a bar on stderr.
 
     Args:
         asked: of each its words, its seed, and the document to ask with.
-        options: how to draw; each picture has its own seed.
-        ask: documents, seeds and progress -> documents that end in pictures.
+        ask: documents, seeds and progress -> answers.
+        size: pictures asked for at once.
     """
     from cm3leon.cli.bar import bar
 
     with bar("drawing", len(asked)) as advance:
-        for start in range(0, len(asked), BATCH):
-            batch = asked[start : start + BATCH]
+        for start in range(0, len(asked), size):
+            batch = asked[start : start + size]
 
             def follow(
-                done: int, steps: int, start: int = start, size: int = len(batch)
+                done: int, steps: int, start: int = start, pictures: int = len(batch)
             ) -> None:
-                advance(start + size * done / steps)
+                advance(start + pictures * done / steps)
 
             began = time.perf_counter()
-            documents = ask(
+            answers = ask(
                 [document for _, _, document in batch],
                 [seed for _, seed, _ in batch],
                 follow,
             )
             seconds = (time.perf_counter() - began) / len(batch)
-            for (text, seed, _), document in zip(batch, documents, strict=True):
-                image = document.images[-1]
+            for (text, _, _), answer in zip(batch, answers, strict=True):
+                image = answer.document.images[-1]
                 assert image.pixels is not None
-                own = replace(options, seed=seed)
-                credits = [dict(one) for one in image.attribution]
-                yield Drawn(text, image.pixels, own, seconds, credits)
+                yield Drawn(
+                    text,
+                    image.pixels,
+                    answer.options,
+                    seconds,
+                    [dict(one) for one in image.attribution],
+                    list(answer.candidates),
+                )
 
 
 def deliver(
@@ -130,9 +150,11 @@ def deliver(
     told, pictures = [], []
     for one in drawn:
         picture, path = _write(one, times, place, model)
-        record = {"path": str(path), "prompt": one.prompt, **asdict(one.options)}
+        record: dict[str, Any] = {"path": str(path), "prompt": one.prompt}
+        record |= asdict(one.options)
         seconds = round(one.seconds, 3)
-        told.append({**record, "seconds": seconds, "attribution": one.attribution})
+        record |= {"seconds": seconds, "attribution": one.attribution}
+        told.append(record | ({"candidates": one.candidates} if one.candidates else {}))
         pictures.append((one.prompt, picture))
         if not json:
             print(f"{path}  seed {one.options.seed}  {one.seconds:.2f} s", flush=True)

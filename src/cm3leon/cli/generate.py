@@ -1,10 +1,13 @@
 """`cm3leon generate`: words in, pictures out."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import CycloptsError, Parameter
+
+if TYPE_CHECKING:
+    from cm3leon.cli.drawn import Follow
 
 
 def generate(
@@ -12,6 +15,7 @@ def generate(
     out: Path = Path(),
     seed: int | None = None,
     count: int = 1,
+    candidates: int = 1,
     guidance_scale: float | None = None,
     temperature: float | None = None,
     top_p: float | None = None,
@@ -39,7 +43,8 @@ def generate(
     cm3leon generate "a red apple" "a blue car" --count 4 --out drawn
     cm3leon generate "a red apple" --out apple.png --seed 7 --guidance-scale 5
     cm3leon generate --prompts prompts.txt --grid sheet.png --top-p 0.9
-    cm3leon generate "a red apple" --neighbours 2 --memory bank --encoder bi_encoder
+    cm3leon generate "a red apple" --candidates 8 --json
+    cm3leon generate "a red apple" --memory my-bank
     ```
 
     Args:
@@ -47,6 +52,8 @@ def generate(
         out: folder for the pictures, or the name of a single one, ending in .png.
         seed: of the first picture of each prompt; the next have the numbers after it.
         count: pictures per prompt.
+        candidates: drawn for each picture, half of them by CD-K, of which the
+            bi-encoder keeps the best.
         guidance_scale: how closely to follow the words; 1 is no guidance.
         temperature: how freely to draw; 0 always takes the likeliest code.
         top_p: draw among the likeliest codes that hold this share of the probability.
@@ -64,8 +71,17 @@ def generate(
         prompts_file: a text file with a prompt a line, after those given as words.
         json: print one JSON list.
     """
-    from cm3leon.cli.drawn import Place, check_words, deliver, draw
+    from cm3leon.cli.drawn import (
+        BATCH,
+        Answer,
+        Place,
+        check_words,
+        deliver,
+        draw,
+        plain,
+    )
     from cm3leon.decoding.options import GenerationOptions
+    from cm3leon.errors import ConfigError
 
     words = [*prompts, *_lines(prompts_file)]
     if not words:
@@ -83,28 +99,48 @@ def generate(
     given = {name: value for name, value in given.items() if value is not None}
     GenerationOptions(**given)  # refused before the model is loaded
     check_words(words, count)
+    if candidates < 1:
+        raise ConfigError(f"candidates is {candidates}, below 1; 1 keeps what is drawn")
     place = Place(out, size, grid)
     place.check(len(words) * count)
 
     from cm3leon.decoding.card import name
     from cm3leon.decoding.folder import load
+    from cm3leon.decoding.pool import pool
     from cm3leon.tokens.document import Document, Text
 
     engine = load(model, memory=memory, encoder=encoder)
     options = replace(engine.options, **given).seeded()
     assert options.seed is not None
     asked = [
-        (text, options.seed + number, Document(Text(text)))
+        (text, options.seed + number * candidates, Document(Text(text)))
         for text in words
         for number in range(count)
     ]
-    drawn = draw(
-        asked,
-        options,
-        lambda documents, seeds, follow: engine.extend(
-            documents, options, seeds=seeds, on_progress=follow
-        ),
-    )
+
+    def one_each(
+        documents: list[Document], seeds: list[int], follow: "Follow"
+    ) -> list[Answer]:
+        drawn = engine.extend(documents, options, seeds=seeds, on_progress=follow)
+        return plain(drawn, options, seeds)
+
+    def best_of_several(
+        documents: list[Document], seeds: list[int], follow: "Follow"
+    ) -> list[Answer]:
+        found = pool(
+            engine, documents, candidates, options, seeds=seeds, on_progress=follow
+        )
+        return [
+            Answer(
+                row[0].document,
+                row[0].options,
+                [{"score": one.score, **asdict(one.options)} for one in row],
+            )
+            for row in found
+        ]
+
+    ask = one_each if candidates == 1 else best_of_several
+    drawn = draw(asked, ask, max(1, BATCH // candidates))
     deliver(drawn, place, engine, name(model), json)
 
 

@@ -2,9 +2,12 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from cm3leon.cli.drawn import Follow
 
 
 def infill(
@@ -54,7 +57,7 @@ def infill(
         grid: also write all pictures on this one sheet.
         json: print one JSON list.
     """
-    from cm3leon.cli.drawn import Place, check_words, deliver, draw
+    from cm3leon.cli.drawn import Answer, Place, check_words, deliver, draw, plain
     from cm3leon.decoding.options import GenerationOptions
     from cm3leon.decoding.regions import box_of
     from cm3leon.errors import RequestError
@@ -93,11 +96,15 @@ def infill(
     document = Document(*([Text(text)] if text else []), opened)
     words = text or picture.stem
     asked = [(words, options.seed + number, document) for number in range(count)]
-    drawn = draw(
-        asked,
-        options,
-        lambda documents, seeds, follow: engine.redraw(
-            documents, [cells] * len(seeds), options, seeds=seeds, on_progress=follow
-        ),
-    )
+
+    def again(
+        documents: list[Document], seeds: list[int], follow: "Follow"
+    ) -> list[Answer]:
+        masks = [cells] * len(seeds)
+        drawn = engine.redraw(
+            documents, masks, options, seeds=seeds, on_progress=follow
+        )
+        return plain(drawn, options, seeds)
+
+    drawn = draw(asked, again)
     deliver(drawn, place, engine, name(model), json)

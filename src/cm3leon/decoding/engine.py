@@ -27,10 +27,13 @@ Attribution = tuple[Mapping[str, Any], ...]
 
 @runtime_checkable
 class Retrieves(Protocol):
-    """What the engine asks of `retrieval.retriever.Retriever`, which needs an extra."""
+    """What the engine asks of `retrieval.retriever.Retriever`, a second to import."""
 
     def by_text(self, texts: Sequence[str], count: int) -> list[list[Any]]:
         """Up to `count` neighbours of each text."""
+
+    def agreement(self, texts: Sequence[str], images: Sequence[Any]) -> list[float]:
+        """How well each picture shows its text, in [-1, 1]."""
 
 
 class Engine:

@@ -205,7 +205,7 @@ def _retriever(
     memory: Path, encoder: str | Path, image_tokenizer: ImageTokenizer
 ) -> Retrieves:
     """What finds neighbours in a bank whose codes are the image tokenizer's."""
-    from cm3leon.retrieval.encoder import BiEncoder  # they need the extra [retrieval]
+    from cm3leon.retrieval.encoder import BiEncoder  # only if wanted
     from cm3leon.retrieval.memory import MemoryBank
     from cm3leon.retrieval.retriever import Retriever
 

@@ -161,6 +161,13 @@ class Retriever:
             found.append(self._pass(relevances, numbers, len(both), ()))
         return found
 
+    def agreement(
+        self, texts: Sequence[str], images: Sequence[Image.Image]
+    ) -> list[float]:
+        """The cosine of each text and its picture, as the bi-encoder sees them."""
+        vectors = self.encoder.texts(texts) * self.encoder.images(images)
+        return [float(x) for x in vectors.sum(dim=-1)]
+
     def _pass(
         self,
         relevances: Float[np.ndarray, " count"],
