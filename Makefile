@@ -21,7 +21,7 @@ help:
 # The words reach the shell as they are, quotes and dollars included.
 demo: export WORDS := $(value PROMPT)
 demo: $(VENV)/core
-	@$(BIN)/cm3leon generate -- "$$WORDS"
+	@$(BIN)/cm3leon generate --upscale 4 -- "$$WORDS"
 
 test: lint
 	$(BIN)/pytest
@@ -47,7 +47,7 @@ clean:
 # The stamps are newer than what they were made from; `dev` holds all that `core` does.
 $(VENV)/core: pyproject.toml constraints.txt | $(VENV)/made
 	@echo 'installing the package into $(VENV) ...'
-	@$(PIP) --editable .
+	@$(PIP) --editable '.[upscale]'
 	@touch $@
 
 $(VENV)/dev: pyproject.toml constraints.txt | $(VENV)/made

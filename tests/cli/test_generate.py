@@ -91,6 +91,25 @@ def test_pictures_are_as_large_as_asked(call, size, side):
         assert picture.size == (side, side)
 
 
+def test_a_network_enlarges_and_is_named(call):
+    assert call("generate", "b", "--upscale", 4, "--seed", 1, "--out", "by.png")[0] == 0
+    assert (
+        call("generate", "b", "--size", 16, "--seed", 1, "--out", "small.png")[0] == 0
+    )
+    with Image.open("by.png") as picture, Image.open("small.png") as small:
+        assert picture.width == 64  # a tiny model draws 16
+        assert "Real-ESRGAN" in picture.text["enlarged"]
+        assert "Lanczos" in small.text["enlarged"]
+
+
+def test_without_the_network_interpolation_enlarges_and_says_so(call, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+    code, _, err = call("generate", "b", "--upscale", 4, "--seed", 1)
+    assert (code, "needs the extra [upscale]" in err) == (0, True)
+    with Image.open("b-1.png") as picture:
+        assert "Lanczos" in picture.text["enlarged"]
+
+
 def test_prompts_come_from_a_file_too_and_onto_one_sheet(call):
     Path("prompts.txt").write_text("# colours\na red apple\n\n  ein Äpfel \n")
     words = ("b", "--prompts", "prompts.txt", "--grid", "out/sheet.png", "--seed", 1)
@@ -135,6 +154,9 @@ def test_json_is_one_list_of_all_pictures(call):
         (["b", "--seed", "-1"], "seed is -1, outside"),
         (["b", "--count", "0"], "count is 0, below 1"),
         (["b", "--size", "0"], "size is 0, outside 1 to 8192 pixels"),
+        (["b", "--upscale", "3"], "upscale is 3; the network does 4 times"),
+        (["b", "--upscale", "4", "--size", "64"], "two ways to enlarge; give one"),
+        (["b", "--candidates", "0"], "candidates is 0, below 1"),
         (
             ["b", "a", "--out", "a.png"],
             "2 pictures do not fit into a.png; name a folder",

@@ -184,7 +184,7 @@ sys.exit(cli.main(["talk"]))
 def test_every_module_of_an_extra_is_known():
     with (ROOT / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    for extra in ("data", "training", "evaluation"):
+    for extra in ("data", "training", "evaluation", "upscale"):
         for wanted in extras[extra]:
             name = wanted.partition(">")[0].replace("-", "_")
             module = MODULES.get(name, name)

@@ -14,7 +14,9 @@ class Judge:
 
     def agreement(self, texts, images):
         assert len(texts) == len(images)
-        return [-float(sum(image.convert("L").get_flattened_data())) for image in images]
+        return [
+            -float(sum(image.convert("L").get_flattened_data())) for image in images
+        ]
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 """What the verbs that draw share: where pictures go, and how they are told of."""
 
 import json as json_module
+import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,6 +49,7 @@ class Place:
     out: Path  # a folder, or the name of a single picture
     size: int | None
     grid: Path | None  # a sheet of them all
+    upscale: int | None = None  # times, by a network that sharpens
 
     def check(self, pictures: int) -> None:
         """Refuse what cannot come to a good end.
@@ -58,6 +60,10 @@ class Place:
         """
         from cm3leon.errors import ConfigError, RequestError
 
+        if self.upscale not in (None, 4):
+            raise ConfigError(f"upscale is {self.upscale}; the network does 4 times")
+        if self.upscale is not None and self.size is not None:
+            raise ConfigError("size and upscale are two ways to enlarge; give one")
         if self.size is not None and not 1 <= self.size <= MOST_PIXELS:
             raise ConfigError(f"size is {self.size}, outside 1 to {MOST_PIXELS} pixels")
         if self.named and pictures > 1:
@@ -144,12 +150,11 @@ def deliver(
     drawn: Iterable[Drawn], place: Place, engine: "Engine", model: str, json: bool
 ) -> None:
     """Write pictures as they come, and the sheet; print a line for each, or JSON."""
-    from cm3leon.decoding.pictures import enlargement
-
-    times = enlargement(engine.image_tokenizer.pixels, place.size)
+    enlarge, how = _enlarger(place, engine.image_tokenizer.pixels)
     told, pictures = [], []
     for one in drawn:
-        picture, path = _write(one, times, place, model)
+        picture = enlarge(one.picture)
+        path = _write(one, picture, place, {"model": model, "enlarged": how})
         record: dict[str, Any] = {"path": str(path), "prompt": one.prompt}
         record |= asdict(one.options)
         seconds = round(one.seconds, 3)
@@ -168,24 +173,49 @@ def deliver(
         print(json_module.dumps(told, indent=1))
 
 
-def _write(drawn: Drawn, times: int, place: Place, model: str) -> tuple["Image", Path]:
-    """The enlarged picture, and the file it is in."""
-    import cm3leon
-    from cm3leon.decoding.pictures import enlarge, save_new, slug
+def _enlarger(place: Place, pixels: int) -> "tuple[Callable[[Image], Image], str]":
+    """What makes a drawn picture as large as wanted, and its name."""
+    from functools import partial
 
-    picture = enlarge(drawn.picture, times)
-    notes: dict[str, Any] = {
+    from cm3leon.decoding.pictures import enlarge, enlargement
+
+    times = enlargement(pixels, place.size)
+    if place.upscale is not None:
+        from cm3leon.images.upscale import TIMES, Upscaler
+
+        times = TIMES
+        try:
+            upscaler = Upscaler()
+        except ModuleNotFoundError:
+            print(
+                "--upscale needs the extra [upscale]: pip install 'cm3leon[upscale]'; "
+                "enlarged by interpolation",
+                file=sys.stderr,
+            )
+        else:
+            return upscaler, upscaler.name
+    return partial(enlarge, times=times), "Lanczos interpolation"
+
+
+def _write(
+    drawn: Drawn, picture: "Image", place: Place, notes: Mapping[str, str]
+) -> Path:
+    """The file that the enlarged picture is in."""
+    import cm3leon
+    from cm3leon.decoding.pictures import save_new, slug
+
+    about: dict[str, Any] = {
         "prompt": drawn.prompt,
         "seed": str(drawn.options.seed),
         "options": asdict(drawn.options),
         "attribution": drawn.attribution,
-        "model": model,
+        **notes,
         "Software": f"cm3leon {cm3leon.__version__}",
     }
     path = place.out
     if not place.named:
         path = place.out / f"{slug(drawn.prompt)}-{drawn.options.seed}.png"
-    return picture, save_new(picture, path, notes, number=not place.named)
+    return save_new(picture, path, about, number=not place.named)
 
 
 def _write_sheet(drawn: list[tuple[str, "Image"]], grid: Path) -> None:

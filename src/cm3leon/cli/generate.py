@@ -27,6 +27,7 @@ def generate(
     encoder: str | None = None,
     model: Path | None = None,
     size: int | None = None,
+    upscale: int | None = None,
     grid: Path | None = None,
     prompts_file: Annotated[Path | None, Parameter(name="--prompts")] = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -67,6 +68,7 @@ def generate(
         encoder: the CLIPModel the bank was built with; by default the model's own.
         model: a model folder; by default the model that ships.
         size: pixels a side, a multiple of what the model draws; by default about 256.
+        upscale: 4 enlarges that many times by Real-ESRGAN, which sharpens.
         grid: also write all pictures, with their words, on this one sheet.
         prompts_file: a text file with a prompt a line, after those given as words.
         json: print one JSON list.
@@ -101,7 +103,7 @@ def generate(
     check_words(words, count)
     if candidates < 1:
         raise ConfigError(f"candidates is {candidates}, below 1; 1 keeps what is drawn")
-    place = Place(out, size, grid)
+    place = Place(out, size, grid, upscale)
     place.check(len(words) * count)
 
     from cm3leon.decoding.card import name

@@ -25,6 +25,7 @@ def infill(
     top_k: int | None = None,
     model: Path | None = None,
     size: int | None = None,
+    upscale: int | None = None,
     grid: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
@@ -54,6 +55,7 @@ def infill(
         top_k: draw among this many of the likeliest codes.
         model: a model folder; by default the model that ships.
         size: pixels a side, a multiple of what the model draws; by default about 256.
+        upscale: 4 enlarges that many times by Real-ESRGAN, which sharpens.
         grid: also write all pictures on this one sheet.
         json: print one JSON list.
     """
@@ -75,7 +77,7 @@ def infill(
     if (box is None) == (mask is None):
         raise RequestError("say what to draw again: --box or --mask, one of the two")
     check_words([text] if text else [], count)
-    place = Place(out, size, grid)
+    place = Place(out, size, grid, upscale)
     place.check(count)
     corners = None if box is None else box_of(box)
     opened = Image.open(picture)
