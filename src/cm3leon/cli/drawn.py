@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+from cyclopts import Parameter
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -20,6 +22,15 @@ if TYPE_CHECKING:
 
 BATCH = 16  # pictures drawn at once
 MOST_PIXELS = 8192  # a side
+OPTIONS = (
+    "seed",
+    "guidance_scale",
+    "temperature",
+    "top_p",
+    "top_k",
+    "contrast_k",
+    "contrast_alpha",
+)
 
 
 class Answer(NamedTuple):
@@ -42,30 +53,82 @@ class Drawn:
     candidates: list[dict[str, Any]]  # seeds and scores, if it was chosen from several
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where pictures go, and how large: checked before anything is loaded."""
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """What every verb that draws can be told.
 
-    out: Path  # a folder, or the name of a single picture
-    size: int | None
-    grid: Path | None  # a sheet of them all
-    upscale: int | None = None  # times, by a network that sharpens
+    Args:
+        out: folder for the pictures, or the name of a single one, ending in .png.
+        seed: of the first picture of each prompt; the next have the numbers after it.
+        count: pictures per prompt.
+        guidance_scale: how closely to follow the words; 1 is no guidance.
+        temperature: how freely to draw; 0 always takes the likeliest code.
+        top_p: draw among the likeliest codes that hold this share of the probability.
+        top_k: draw among this many of the likeliest codes.
+        contrast_k: contrastive decoding among what is about as likely as the k-th
+            likeliest code; usually with --guidance-scale 1.
+        contrast_alpha: how much less likely, as a share.
+        model: a model folder; by default the model that ships.
+        size: pixels a side, a multiple of what the model draws; by default about 256.
+        upscale: 4 enlarges that many times by Real-ESRGAN, which sharpens.
+        grid: also write all pictures, with their words, on this one sheet.
+        json: print one JSON list.
+    """
 
-    def check(self, pictures: int) -> None:
-        """Refuse what cannot come to a good end.
+    out: Path = Path()
+    seed: int | None = None
+    count: int = 1
+    guidance_scale: float | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    contrast_k: int | None = None
+    contrast_alpha: float | None = None
+    model: Path | None = None
+    size: int | None = None
+    upscale: int | None = None
+    grid: Path | None = None
+    json: Annotated[bool, Parameter(negative="")] = False
+
+    def options(self, **more: Any) -> dict[str, Any]:
+        """Those for drawing that were given, checked before a model is loaded.
 
         Raises:
-            ConfigError: the size is out of its range.
-            RequestError: a file is there already, or the pictures are too many for one.
+            ConfigError: one is out of its range.
+        """
+        from cm3leon.decoding.options import GenerationOptions
+
+        every = {name: getattr(self, name) for name in OPTIONS} | more
+        given = {name: value for name, value in every.items() if value is not None}
+        GenerationOptions(**given)
+        return given
+
+    def check(self, words: Sequence[str]) -> None:
+        """Refuse what cannot come to a good end, before anything is loaded.
+
+        Args:
+            words: the prompts; `count` pictures are drawn of each.
+
+        Raises:
+            ConfigError: a number is out of its range.
+            RequestError: a prompt is empty or no text, a file is there already, or the
+                pictures are too many for one.
         """
         from cm3leon.errors import ConfigError, RequestError
 
+        check_words(words)
+        if self.count < 1:
+            raise ConfigError(
+                f"count is {self.count}, below 1; say how many pictures to draw"
+            )
         if self.upscale not in (None, 4):
             raise ConfigError(f"upscale is {self.upscale}; the network does 4 times")
         if self.upscale is not None and self.size is not None:
             raise ConfigError("size and upscale are two ways to enlarge; give one")
         if self.size is not None and not 1 <= self.size <= MOST_PIXELS:
             raise ConfigError(f"size is {self.size}, outside 1 to {MOST_PIXELS} pixels")
+        pictures = len(words) * self.count
         if self.named and pictures > 1:
             raise RequestError(
                 f"{pictures} pictures do not fit into {self.out}; name a folder"
@@ -82,12 +145,10 @@ class Place:
         return self.out.suffix.lower() == ".png" and not self.out.is_dir()
 
 
-def check_words(words: Sequence[str], count: int) -> None:
-    """Refuse prompts and counts that mean nothing."""
-    from cm3leon.errors import ConfigError, RequestError
+def check_words(words: Sequence[str]) -> None:
+    """Refuse prompts that mean nothing."""
+    from cm3leon.errors import RequestError
 
-    if count < 1:
-        raise ConfigError(f"count is {count}, below 1; say how many pictures to draw")
     for text in words:
         if not text.strip():
             raise RequestError("a prompt is empty; say what to draw")
@@ -146,41 +207,42 @@ def draw(
                 )
 
 
-def deliver(
-    drawn: Iterable[Drawn], place: Place, engine: "Engine", model: str, json: bool
-) -> None:
+def deliver(drawn: Iterable[Drawn], drawing: Drawing, engine: "Engine") -> None:
     """Write pictures as they come, and the sheet; print a line for each, or JSON."""
-    enlarge, how = _enlarger(place, engine.image_tokenizer.pixels)
+    from cm3leon.decoding.card import name
+
+    enlarge, how = _enlarger(drawing, engine.image_tokenizer.pixels)
+    notes = {"model": name(drawing.model), "enlarged": how}
     told, pictures = [], []
     for one in drawn:
         picture = enlarge(one.picture)
-        path = _write(one, picture, place, {"model": model, "enlarged": how})
+        path = _write(one, picture, drawing, notes)
         record: dict[str, Any] = {"path": str(path), "prompt": one.prompt}
         record |= asdict(one.options)
         seconds = round(one.seconds, 3)
         record |= {"seconds": seconds, "attribution": one.attribution}
         told.append(record | ({"candidates": one.candidates} if one.candidates else {}))
         pictures.append((one.prompt, picture))
-        if not json:
+        if not drawing.json:
             print(f"{path}  seed {one.options.seed}  {one.seconds:.2f} s", flush=True)
             if one.attribution and len(one.attribution) < one.options.neighbours:
                 print(f"  {len(one.attribution)} neighbours: no more pass the rules")
-    if place.grid is not None:
-        _write_sheet(pictures, place.grid)
-        if not json:
-            print(place.grid)
-    if json:
+    if drawing.grid is not None:
+        _write_sheet(pictures, drawing.grid)
+        if not drawing.json:
+            print(drawing.grid)
+    if drawing.json:
         print(json_module.dumps(told, indent=1))
 
 
-def _enlarger(place: Place, pixels: int) -> "tuple[Callable[[Image], Image], str]":
+def _enlarger(drawing: Drawing, pixels: int) -> "tuple[Callable[[Image], Image], str]":
     """What makes a drawn picture as large as wanted, and its name."""
     from functools import partial
 
     from cm3leon.decoding.pictures import enlarge, enlargement
 
-    times = enlargement(pixels, place.size)
-    if place.upscale is not None:
+    times = enlargement(pixels, drawing.size)
+    if drawing.upscale is not None:
         from cm3leon.images.upscale import TIMES, Upscaler
 
         times = TIMES
@@ -198,7 +260,7 @@ def _enlarger(place: Place, pixels: int) -> "tuple[Callable[[Image], Image], str
 
 
 def _write(
-    drawn: Drawn, picture: "Image", place: Place, notes: Mapping[str, str]
+    drawn: Drawn, picture: "Image", drawing: Drawing, notes: Mapping[str, str]
 ) -> Path:
     """The file that the enlarged picture is in."""
     import cm3leon
@@ -212,10 +274,10 @@ def _write(
         **notes,
         "Software": f"cm3leon {cm3leon.__version__}",
     }
-    path = place.out
-    if not place.named:
-        path = place.out / f"{slug(drawn.prompt)}-{drawn.options.seed}.png"
-    return save_new(picture, path, about, number=not place.named)
+    path = drawing.out
+    if not drawing.named:
+        path = drawing.out / f"{slug(drawn.prompt)}-{drawn.options.seed}.png"
+    return save_new(picture, path, about, number=not drawing.named)
 
 
 def _write_sheet(drawn: list[tuple[str, "Image"]], grid: Path) -> None:

@@ -22,6 +22,7 @@ VERBS = {
     "caption": ("cm3leon.cli.caption:caption", "Say what is in a picture."),
     "train": ("cm3leon.cli.train:app", "Train a tokenizer or a model."),
     "data": ("cm3leon.cli.data:app", "Build and look at a corpus."),
+    "vary": ("cm3leon.cli.vary:vary", "Draw other pictures like a picture."),
     "cite": ("cm3leon.cli.cite:cite", "Say where a picture came from."),
     "memory": ("cm3leon.cli.memory:app", "Build and search memory banks."),
     "export": ("cm3leon.cli.export:export", "Write a model for other programs."),
