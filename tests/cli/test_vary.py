@@ -35,8 +35,8 @@ def test_without_words_the_model_says_what_it_sees(call, square, monkeypatch):
     monkeypatch.setattr("cm3leon.cli.vary.LONGEST", 4)  # in the tiny model's context
     code, out, err = call("vary", square, "--seed", 4, "--json")
     assert (code, err) == (0, "")
-    said = call("caption", square, "--max-text", 4)[1].strip()
-    assert json.loads(out)[0]["prompt"].split() == said.split()
+    said = json.loads(call("caption", square, "--max-text", 4, "--json")[1])
+    assert json.loads(out)[0]["prompt"].split() == said[0]["caption"].split()
 
 
 def test_a_picture_that_is_not_there_is_one_line(call, no_model):
