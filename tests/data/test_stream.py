@@ -269,6 +269,16 @@ def test_a_record_without_enough_neighbours_takes_what_there_is(near, vocabulary
     assert len(captions(vocabulary, choose(few, generator(0, "choose")))) == 2
 
 
+def test_a_document_may_be_its_own_neighbour(near, vocabulary):
+    choose = ChooseDocument(vocabulary, 1.0, (0.0, 0.0, 1.0), itself=0.5)
+    itself = 0
+    for seed in range(400):
+        *before, own = captions(vocabulary, choose(near, generator(seed, "choose")))
+        assert len(before) == 2
+        itself += own in before
+    assert 50 < itself < 110  # half the time it is one of five, of which two are drawn
+
+
 @pytest.mark.parametrize("shares", [(), (0.0,), (-1.0, 2.0)])
 def test_shares_of_neighbours_must_be_shares(shares):
     with pytest.raises(ConfigError, match="give shares of documents with 0, 1, 2"):

@@ -15,7 +15,7 @@ Two ways to fill rows:
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from cm3leon.data.mixture import Selection, interleave
 from cm3leon.data.pack import Pack
-from cm3leon.data.shards import Record, Shards
+from cm3leon.data.shards import Record, Shards, TokenSegment
 from cm3leon.errors import ConfigError, DataError
 from cm3leon.objective.cm3 import (
     CM3Config,
@@ -55,6 +55,7 @@ class StreamConfig:
     first_alternative: float = 0.0  # extra chance of a segment's first version
     neighbours: tuple[float, ...] = (1.0,)  # shares with 0, 1, 2, …: of batches if
     # isolated, else of documents
+    itself: float = 0.0  # chance that a document may be one of its own neighbours
     threads: int = 1  # that prepare rows
 
     def __post_init__(self) -> None:
@@ -67,6 +68,8 @@ class StreamConfig:
             )
         if any(share < 0 for share in self.mixture.values()):
             raise ConfigError("a share of the mixture is below 0")
+        if not 0 <= self.itself <= 1:
+            raise ConfigError(f"itself is {self.itself}, outside [0, 1]")
         if min(self.neighbours, default=0) < 0 or sum(self.neighbours) <= 0:
             raise ConfigError(
                 f"neighbours is {list(self.neighbours)}; give shares of documents with "
@@ -103,12 +106,15 @@ class ChooseDocument:
     """Grain transform: a record -> ids, one version of each segment.
 
     Of its neighbours as many as `neighbours` draws, any of them in any order
-    (Yu et al. 2023, §2.1); fewer if it has not so many.
+    (Yu et al. 2023, §2.1); fewer if it has not so many. With chance `itself` the
+    document is one of those to draw from: a model that has never used its neighbours
+    learns it from this in a few hundred steps (docs/log.md).
     """
 
     vocabulary: Vocabulary
     first_alternative: float
     neighbours: tuple[float, ...] = (1.0,)
+    itself: float = 0.0
 
     def __call__(self, record: Record, random: np.random.Generator) -> list[int]:
         """The ids of one choice of versions and neighbours."""
@@ -116,8 +122,11 @@ class ChooseDocument:
         if len(self.neighbours) > 1:
             shares = np.asarray(self.neighbours) / sum(self.neighbours)
             wanted = int(random.choice(len(shares), p=shares))
-            order = random.permutation(len(record.neighbours))[:wanted]
-            parts = neighbour_parts(record, order.tolist())
+            candidates = record.neighbours
+            if random.random() < self.itself:
+                candidates = (record.segments, *candidates)
+            order = random.permutation(len(candidates))[:wanted]
+            parts = document_parts([candidates[number] for number in order])
         for segment in record.segments:
             chosen = int(random.integers(len(segment.alternatives)))
             if random.random() < self.first_alternative:
@@ -176,12 +185,12 @@ def _captions(
     return len(captions), sum(ids[s.start] in v.text for s in hidden)
 
 
-def neighbour_parts(record: Record, numbers: Sequence[int]) -> list[Part]:
-    """Some of a record's neighbours as parts of a document, in that order."""
+def document_parts(documents: Iterable[Sequence[TokenSegment]]) -> list[Part]:
+    """The main versions of documents, one after another."""
     return [
         (segment.kind, segment.alternatives[0])
-        for number in numbers
-        for segment in record.neighbours[number]
+        for document in documents
+        for segment in document
     ]
 
 
@@ -255,7 +264,9 @@ class TokenStream:
         turn = RotateRow(vocabulary, objective, context, config.position_slot)
 
         def documents(seed: int, shares: tuple[float, ...]) -> Any:
-            choose = ChooseDocument(vocabulary, config.first_alternative, shares)
+            choose = ChooseDocument(
+                vocabulary, config.first_alternative, shares, config.itself
+            )
             mixed = _mix(shards, config.mixture, config.shards, seed)
             return mixed.random_map(choose)
 

@@ -12,7 +12,7 @@ from cm3leon.data.stream import (
     StreamConfig,
     TokenStream,
     collate,
-    neighbour_parts,
+    document_parts,
     plain_row,
 )
 from cm3leon.decoding.engine import Engine
@@ -99,9 +99,8 @@ def held_out_batches(
         made = []
         for number in range(start, min(start + rows, len(shards))):
             record = shards[number]
-            chosen = range(min(neighbours, len(record.neighbours)))
-            own = [(part.kind, part.alternatives[0]) for part in record.segments]
-            before = neighbour_parts(record, chosen)
+            before = document_parts(record.neighbours[:neighbours])
+            own = document_parts([record.segments])
             ids = assemble(vocabulary, [*before, *own])[: context + 1]
             # what stands before it: <eos>, or neighbours and the <break> behind them
             first = len(assemble(vocabulary, before)) if before else 0
