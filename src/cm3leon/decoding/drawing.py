@@ -5,7 +5,7 @@ restrict, sample, and feed what was drawn to every lane of its prompt. Yu et al.
 §3.1.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -22,7 +22,6 @@ from cm3leon.model.transformer import Transformer
 Progress = Callable[[int, int], None]  # steps done, most steps there will be
 
 
-@torch.inference_mode()
 def draw(
     model: Transformer,
     prompts: Sequence[Prompt],
@@ -32,27 +31,48 @@ def draw(
 ) -> list[list[int]]:
     """Ids drawn for each prompt, without the stop that ended them.
 
+    `on_progress` is called after every step; `steps` tells of the other arguments.
+    """
+    most = max(prompt.most for prompt in prompts)
+    rows: list[list[int]] = []
+    for done, step in enumerate(steps(model, prompts, options, chances), 1):
+        rows, last = step
+        if on_progress is not None:
+            on_progress(most if last else done, most)
+    return rows
+
+
+@torch.inference_mode()
+def steps(
+    model: Transformer,
+    prompts: Sequence[Prompt],
+    options: GenerationOptions,
+    chances: Sequence[torch.Generator],
+) -> Iterator[tuple[list[list[int]], bool]]:
+    """After every step the ids drawn so far, and whether it was the last step.
+
+    A list for each prompt, the same ones all the time, growing.
+
     Args:
         model: what scores ids.
         prompts: one at least, all of one constraint, all guided or none.
         options: how to draw.
         chances: a stream of chance for each prompt.
-        on_progress: called after every step.
     """
     constraint = prompts[0].constraint
     assert all(prompt.constraint == constraint for prompt in prompts)
     weak = [p.unconditional for p in prompts if p.unconditional is not None]
     assert len(weak) in (0, len(prompts)), "some prompts are guided, some are not"
-    steps = max(prompt.most for prompt in prompts)
+    most = max(prompt.most for prompt in prompts)
     strong = [prompt.conditional for prompt in prompts]
     groups = [(i, len(prompts) + i) for i in range(len(weak))]
-    lanes = Lanes(model, [*strong, *weak], steps, groups)
+    lanes = Lanes(model, [*strong, *weak], most, groups)
     head = constraint.ids.to(lanes.last.device)
 
     rows: list[list[int]] = [[] for _ in prompts]
     going = set(range(len(prompts)))
     ids = lanes.last
-    for step in range(steps):
+    for step in range(most):
         logits = lanes.read(ids, head)
         if weak:
             conditional, unconditional = logits.chunk(2)
@@ -66,12 +86,10 @@ def draw(
                 rows[row].append(id)
             if id in constraint.stops or len(rows[row]) == prompts[row].most:
                 going.discard(row)
-        if on_progress is not None:
-            on_progress(step + 1 if going else steps, steps)
+        yield rows, not going
         if not going:
-            break
+            return
         ids = torch.cat([chosen, chosen]) if weak else chosen
-    return rows
 
 
 def _combined(

@@ -4,15 +4,16 @@ What is asked together is drawn in one batch, but each request draws from its ow
 of chance, so what it becomes does not depend on what else is asked.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
+from PIL import Image as Pixels
 
 from cm3leon.decoding.constraints import Kind
-from cm3leon.decoding.drawing import Progress, draw
+from cm3leon.decoding.drawing import Progress, draw, steps
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.decoding.prompt import Prompt, PromptWriter
 from cm3leon.errors import CheckpointError, RequestError
@@ -163,6 +164,53 @@ class Engine:
         ]
         extended = [_joined(*pair) for pair in zip(documents, answers, strict=True)]
         return extended[0] if isinstance(document, Document) else extended
+
+    def stream(
+        self,
+        document: Document,
+        options: GenerationOptions | None = None,
+        *,
+        neighbours: Sequence[Document] | None = None,
+        rows: int = 1,
+    ) -> Iterator[Image]:
+        """The picture that `extend` would draw after a document, while it is drawn.
+
+        Cells that are not drawn yet are as in a white picture. The last `Image` has all
+        codes and is the one of `extend`. Closing the iterator ends the work.
+
+        Args:
+            document: words, and pictures between them if any.
+            options: how to draw; by default the model's own.
+            neighbours: those that stand before it; by default as in `extend`.
+            rows: of the grid between two pictures.
+
+        Raises:
+            RequestError: as `extend`, or `rows` is below 1.
+        """
+        if rows < 1:
+            raise RequestError(f"rows is {rows}, below 1")
+        options = (options or self.options).seeded()
+        (document,) = self._with_codes([document])
+        attribution: Attribution = ()
+        if neighbours is None:
+            (neighbours,), (attribution,) = self._retrieve(
+                [document], options.neighbours
+            )
+        prompt = self._writer.extend(
+            document, "image", options, self._with_codes(neighbours)
+        )
+        every = rows * round(self.codec.codes_per_image**0.5)
+        white = Pixels.new("RGB", (self.image_tokenizer.pixels,) * 2, "white")
+        blank = self.image_tokenizer.encode([white])[0].tolist()
+        chances = _chances(1, options, None)
+        for (ids,), _ in steps(self.model, [prompt], options, chances):
+            if len(ids) % every and len(ids) < len(blank):
+                continue
+            codes = tuple(map(self.codec.vocabulary.code, ids))
+            grid = torch.tensor([[*codes, *blank[len(codes) :]]])
+            (pixels,) = self.image_tokenizer.decode(grid)
+            whole = codes if len(codes) == len(blank) else None
+            yield Image(codes=whole, pixels=pixels, attribution=attribution)
 
     @overload
     def fill(
