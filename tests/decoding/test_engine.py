@@ -189,6 +189,22 @@ def test_an_answer_ends_at_its_stop(plain, options, monkeypatch):
     assert steps == [(1, 64), (2, 64), (3, 64), (64, 64)]
 
 
+def test_a_penalty_keeps_an_answer_from_repeating_itself(plain, options, monkeypatch):
+    """A model that has three ids in mind, the first above all."""
+
+    def fixed(self, ids, head):
+        logits = torch.full((len(ids), len(head)), -50.0)
+        logits[:, 10:13] = torch.tensor([3.0, 2.5, 2.0])
+        return logits
+
+    monkeypatch.setattr(drawing.Lanes, "read", fixed)
+    decode = plain.codec.text_tokenizer.decode
+    greedy = replace(options, temperature=0.0, max_text=3)
+    for penalty, answer in ((1.0, [10, 10, 10]), (2.0, [10, 11, 12])):
+        filled = plain.fill(HOLED, replace(greedy, repetition_penalty=penalty))
+        assert {document.text for document in filled} == {decode(answer)}
+
+
 def test_an_answer_has_at_most_max_text_ids(plain, options, scored):
     plain.fill(HOLED, replace(options, max_text=3))
     assert len(scored) <= 3

@@ -19,6 +19,7 @@ from cm3leon.errors import ConfigError
         ("top_p", math.nan, "top_p is nan, outside"),
         ("top_k", 0, "top_k is 0, below 1; leave it out"),
         ("top_k", 2.0, "top_k is 2.0, not a whole number"),
+        ("repetition_penalty", 0.0, "repetition_penalty is 0.0, not above 0"),
         ("guidance_scale", -1.0, "guidance_scale is -1.0, below 0"),
         ("guidance_scale", math.inf, "guidance_scale is inf, below 0 or not finite"),
         ("guidance_scale", True, "guidance_scale is True, not a number"),

@@ -5,7 +5,14 @@ import torch
 from torch.testing import assert_close
 
 from cm3leon.decoding.options import GenerationOptions
-from cm3leon.decoding.sampling import keep_top_k, keep_top_p, pick, sample, temper
+from cm3leon.decoding.sampling import (
+    keep_top_k,
+    keep_top_p,
+    penalise,
+    pick,
+    sample,
+    temper,
+)
 
 
 @pytest.fixture
@@ -60,6 +67,15 @@ def test_probabilities_are_those_of_transformers(logits, temperature, k, p):
     theirs = process.TopPLogitsWarper(p)(None, theirs)
     ours = keep_top_p(ours, p)
     assert_close(ours.softmax(-1).float(), theirs.softmax(-1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [0.7, 1.0, 1.3])
+def test_the_penalty_is_that_of_transformers(logits, penalty):
+    process = pytest.importorskip("transformers.generation.logits_process")
+    answered = torch.randint(logits.shape[1], (len(logits), 7))
+    theirs = process.RepetitionPenaltyLogitsProcessor(penalty)(answered, logits.clone())
+    seen = torch.zeros_like(logits, dtype=torch.bool).scatter(1, answered, value=True)
+    assert_close(penalise(logits, seen, penalty), theirs)
 
 
 def test_greedy_is_argmax_and_takes_no_chance(logits):

@@ -18,6 +18,7 @@ def caption(
     temperature: float | None = None,
     top_p: float | None = None,
     top_k: int | None = None,
+    repetition_penalty: float | None = None,
     max_text: int | None = None,
     model: Path | None = None,
     json: Annotated[bool, Parameter(negative="")] = False,
@@ -41,6 +42,7 @@ def caption(
             default for a single caption.
         top_p: draw among the likeliest words that hold this share of the probability.
         top_k: draw among this many of the likeliest words.
+        repetition_penalty: above 1 says words less often that were said already.
         max_text: most text ids of a caption.
         model: a model folder; by default the model that ships.
         json: print one JSON list.
@@ -59,6 +61,7 @@ def caption(
         "temperature": temperature,
         "top_p": top_p,
         "top_k": top_k,
+        "repetition_penalty": repetition_penalty,
         "max_text": max_text,
         "seed": seed,
     }

@@ -16,7 +16,7 @@ from cm3leon.decoding.guidance import guide
 from cm3leon.decoding.lanes import Lanes
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.decoding.prompt import Prompt
-from cm3leon.decoding.sampling import sample
+from cm3leon.decoding.sampling import penalise, sample
 from cm3leon.model.transformer import Transformer
 
 Progress = Callable[[int, int], None]  # steps done, most steps there will be
@@ -70,6 +70,7 @@ def steps(
     head = constraint.ids.to(lanes.last.device)
 
     rows: list[list[int]] = [[] for _ in prompts]
+    seen = torch.zeros(len(prompts), len(head), dtype=torch.bool, device=head.device)
     going = set(range(len(prompts)))
     ids = lanes.last
     for step in range(most):
@@ -77,7 +78,11 @@ def steps(
         if weak:
             conditional, unconditional = logits.chunk(2)
             logits = _combined(conditional, unconditional, options)
-        chosen = head[sample(constraint.restrict(logits, step), options, chances)]
+        if options.repetition_penalty != 1 and constraint.kind == "text":
+            logits = penalise(logits, seen, options.repetition_penalty)
+        column = sample(constraint.restrict(logits, step), options, chances)
+        seen[range(len(prompts)), column] = column < len(constraint.inside)
+        chosen = head[column]
         for row, prompt in enumerate(prompts):
             chosen[row] = prompt.known.get(step, chosen[row])
         for row in sorted(going):

@@ -28,6 +28,7 @@ class GenerationOptions:
     weak_temperature: float = 1.0  # of the lane without, in CD-K
     unconditional: Literal["mask", "absent"] = "mask"  # the caption there; see Prompt
     neighbours: int = 0  # documents retrieved for a picture. Yu et al. 2023, §2.1
+    repetition_penalty: float = 1.0  # of words said already; 1 is none
     max_text: int = 64  # most text ids of an answer
     seed: int | None = None  # None: a new one for every call
 
@@ -65,6 +66,11 @@ class GenerationOptions:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)}, not above 0 and finite"
                 )
+        if not 0 < self.repetition_penalty < math.inf:
+            raise ConfigError(
+                f"repetition_penalty is {self.repetition_penalty}, not above 0 and "
+                "finite; 1 is none, 1.2 is usual"
+            )
         if self.neighbours < 0:
             raise ConfigError(f"neighbours is {self.neighbours}, below 0; 0 is none")
         if self.max_text < 1:
@@ -91,6 +97,7 @@ class GenerationOptions:
             "top_p",
             "guidance_scale",
             "contrast_alpha",
+            "repetition_penalty",
             "strong_temperature",
             "weak_temperature",
         ):

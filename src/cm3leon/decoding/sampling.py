@@ -1,4 +1,6 @@
-"""Logits -> ids: temperature, top-k, top-p, draw. Yu et al. 2023, §3.1.
+"""Logits -> ids: repetition penalty, temperature, top-k, top-p, draw.
+
+Yu et al. 2023, §3.1; the penalty, of text only: Keskar et al. 2019, §4.1.
 
 Each step is a pure function on logits; what is left out becomes -inf. Top-p keeps an
 id while the mass of all likelier ones is below p (metaseq), so one id always remains.
@@ -7,7 +9,7 @@ id while the mass of all likelier ones is below p (metaseq), so one id always re
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float, Float64, Int
+from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from cm3leon.decoding.options import GenerationOptions
@@ -35,6 +37,21 @@ def sample(
         logits = keep_top_p(logits, options.top_p)
     drawn = [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
     return pick(logits, torch.stack(drawn).to(logits.device))
+
+
+def penalise(
+    logits: Float[Tensor, "batch vocab"],
+    seen: Bool[Tensor, "batch vocab"],
+    penalty: float,
+) -> Float[Tensor, "batch vocab"]:
+    """Logits of ids that were drawn before, over a penalty; negative ones times it.
+
+    >>> logits = torch.tensor([[2.0, -1.0, 2.0]])
+    >>> penalise(logits, torch.tensor([[True, True, False]]), 2.0)
+    tensor([[ 1., -2.,  2.]])
+    """
+    less = torch.where(logits > 0, logits / penalty, logits * penalty)
+    return torch.where(seen, less, logits)
 
 
 def temper(
