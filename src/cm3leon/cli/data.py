@@ -163,6 +163,7 @@ def shards(
     mirror: bool = True,
     memory: Path | None = None,
     encoder: str | None = None,
+    most_relevance: float = 0.9,
     seed: int = 0,
 ) -> None:
     """Write captioned pictures as token shards, which training reads.
@@ -195,13 +196,15 @@ def shards(
         by its looks. How many of them are used is the training's choice.
     encoder
         The CLIPModel the bank was built with.
+    most_relevance
+        Neighbours more like the picture, or like each other, are left out as repeats.
     seed
         Of the words left out of captions when neighbours are sought.
     """
     from cm3leon.data.build import build_shards
     from cm3leon.data.pictures import Pictures
 
-    search = _neighbour_search(memory, encoder, seed)
+    search = _neighbour_search(memory, encoder, most_relevance, seed)
     pictures = Pictures.open(path, split)
     with _progress() as progress:
         task = progress.add_task("reading", total=len(pictures))
@@ -270,7 +273,7 @@ def teacher(path: Path, out: Path, /, *, split: str = "train") -> None:
 
 
 def _neighbour_search(
-    memory: Path | None, encoder: str | None, seed: int
+    memory: Path | None, encoder: str | None, most_relevance: float, seed: int
 ) -> "NeighbourSearch | None":
     from cm3leon.errors import RequestError
 
@@ -281,9 +284,10 @@ def _neighbour_search(
     from cm3leon.data.build import NeighbourSearch
     from cm3leon.retrieval.encoder import BiEncoder
     from cm3leon.retrieval.memory import MemoryBank
-    from cm3leon.retrieval.retriever import Retriever
+    from cm3leon.retrieval.retriever import Retriever, RetrieverConfig
 
-    retriever = Retriever(MemoryBank.open(memory), BiEncoder.load(encoder))
+    rules = RetrieverConfig(most_relevance=most_relevance)
+    retriever = Retriever(MemoryBank.open(memory), BiEncoder.load(encoder), rules)
     return NeighbourSearch(retriever, seed)
 
 

@@ -62,7 +62,8 @@ class NeighbourSearch:
     def origin(self) -> str:
         """What decides which neighbours are found, beside the picture."""
         bank = fingerprints.of_file(self.retriever.bank.folder / MANIFEST)
-        return f"bank {bank}, seed {self.seed}"
+        rules = self.retriever.config
+        return f"bank {bank}, rules {rules}, seed {self.seed}"
 
     def __call__(self, pictures: Sequence[Picture]) -> list[list[BankDocument]]:
         """Those found by text, then those found by picture; none twice."""
