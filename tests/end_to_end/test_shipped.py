@@ -44,16 +44,25 @@ def test_colours_follow_the_words(engine):
         assert coloured.mean(0).argmax() == channel
 
 
-def test_a_request_is_the_same_alone_and_in_a_batch(engine):
+@pytest.mark.parametrize("neighbours", [0, 2])
+def test_a_request_is_the_same_alone_and_in_a_batch(engine, neighbours):
     words = ["a red apple", "an evergreen tree with snow on it, flat emoji", "a star"]
-    together = draw(engine, words)
-    options = GenerationOptions(seed=0)
+    options = GenerationOptions(seed=0, neighbours=neighbours)
     seeds = [5, 6, 7]
     documents = [Document(Text(text)) for text in words]
     together = engine.extend(documents, options, seeds=seeds)
     for document, seed, whole in zip(documents, seeds, together, strict=True):
         alone = engine.extend([document], options, seeds=[seed])
         assert alone[0].images[0].codes == whole.images[0].codes
+
+
+def test_the_model_that_ships_retrieves_and_tells_from_whom(engine):
+    assert engine.options.neighbours == 2
+    found = engine.extend(Document(Text("a red apple")), engine.options).images[-1]
+    assert len(found.attribution) == 2
+    for one in found.attribution:
+        assert one["author"] and one["licence"] and one["source"]
+        assert "apple" in one["text"] or "strawberry" in one["text"]
 
 
 def test_a_seed_draws_the_same_codes_again(engine):
