@@ -4,12 +4,14 @@ python benchmarks/sweep.py --data CORPUS --alignment alignment.safetensors
     [--model FOLDER] [--pictures 256] [--seeds 1] [--scales 2,3,4,6]
     [--temperatures 0.7,1.0] [--top-p 0.9,1.0]
 
-Prints the Fréchet distance of the drawn pictures to the captions' own, and how well the
-drawn ones match the captions (alignment, `benchmarks/alignment.py`), beside that of the
-real pictures, which is the limit. Needs the extra [evaluation].
+The rest is as the model's own options say. Prints the Fréchet distance of the drawn
+pictures to the captions' own, and how well they match the captions (alignment,
+`benchmarks/alignment.py`), beside that of the real pictures, which is the limit. Needs
+the extra [evaluation].
 """
 
 import argparse
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -17,7 +19,6 @@ import numpy as np
 
 import cm3leon
 from cm3leon.data.pictures import Picture, Pictures
-from cm3leon.decoding.options import GenerationOptions
 from cm3leon.evaluation.alignment import Alignment
 from cm3leon.evaluation.drawing import draw_captions
 from cm3leon.evaluation.features import PictureFeatures, TextFeatures
@@ -76,8 +77,12 @@ def main() -> None:
     ):
         rows = []
         for seed in range(arguments.seeds):
-            options = GenerationOptions(
-                guidance_scale=scale, temperature=temperature, top_p=top_p, seed=seed
+            options = replace(
+                engine.options,
+                guidance_scale=scale,
+                temperature=temperature,
+                top_p=top_p,
+                seed=seed,
             )
             seen = see(draw_captions(engine, captions, options))
             score = float(alignment.score(seen, words).mean())
