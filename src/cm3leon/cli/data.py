@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cm3leon.corpus.build import Built
     from cm3leon.data.build import NeighbourSearch
     from cm3leon.data.picture_report import Report
+    from cm3leon.data.pictures import Pictures
 
 app = App(name="data", help="Build a corpus, check captioned pictures.")
 
@@ -202,13 +203,10 @@ def shards(
         Of the words left out of captions when neighbours are sought.
     """
     from cm3leon.data.build import build_shards
-    from cm3leon.data.pictures import Pictures
 
     search = _neighbour_search(memory, encoder, most_relevance, seed)
-    pictures = Pictures.open(path, split)
     with _progress() as progress:
-        task = progress.add_task("reading", total=len(pictures))
-        report = pictures.scan(lambda: progress.advance(task))
+        pictures, report = _scanned(path, split, progress)
         task = progress.add_task("encoding", total=len(pictures))
         records = build_shards(
             pictures,
@@ -246,7 +244,6 @@ def teacher(path: Path, out: Path, /, *, split: str = "train") -> None:
     split
         Which split, where there are several.
     """
-    from cm3leon.data.pictures import Pictures
     from cm3leon.errors import RequestError
     from cm3leon.evaluation.features import PictureFeatures, TextFeatures
     from cm3leon.training.teacher import write_teacher
@@ -254,10 +251,8 @@ def teacher(path: Path, out: Path, /, *, split: str = "train") -> None:
     if out.suffix != ".npz":
         raise RequestError(f"{out} does not end in .npz")
     see, read = PictureFeatures(), TextFeatures()
-    pictures = Pictures.open(path, split)
     with _progress() as progress:
-        task = progress.add_task("reading", total=len(pictures))
-        report = pictures.scan(lambda: progress.advance(task))
+        pictures, report = _scanned(path, split, progress)
         task = progress.add_task("asking the networks", total=len(pictures))
         write_teacher(
             out,
@@ -267,9 +262,18 @@ def teacher(path: Path, out: Path, /, *, split: str = "train") -> None:
             read.words(),
             lambda done: progress.update(task, completed=done),
         )
-    for problem in report.problems:
-        print(f"left out {problem.name}: {problem.kind}: {problem.reason}")
+    if report.problems:
+        _print_report(report)
     print(out)
+
+
+def _scanned(path: Path, split: str, progress: "Progress") -> "tuple[Pictures, Report]":
+    """A collection without its damaged pictures, and what was wrong with these."""
+    from cm3leon.data.pictures import Pictures
+
+    pictures = Pictures.open(path, split)
+    task = progress.add_task("reading", total=len(pictures))
+    return pictures, pictures.scan(lambda: progress.advance(task))
 
 
 def _neighbour_search(

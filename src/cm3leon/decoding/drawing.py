@@ -70,6 +70,7 @@ def steps(
     head = constraint.ids.to(lanes.last.device)
 
     rows: list[list[int]] = [[] for _ in prompts]
+    penalised = constraint.kind == "text" and options.repetition_penalty != 1
     seen = torch.zeros(len(prompts), len(head), dtype=torch.bool, device=head.device)
     going = set(range(len(prompts)))
     ids = lanes.last
@@ -78,10 +79,11 @@ def steps(
         if weak:
             conditional, unconditional = logits.chunk(2)
             logits = _combined(conditional, unconditional, options)
-        if options.repetition_penalty != 1 and constraint.kind == "text":
+        if penalised:
             logits = penalise(logits, seen, options.repetition_penalty)
         column = sample(constraint.restrict(logits, step), options, chances)
-        seen[range(len(prompts)), column] = column < len(constraint.inside)
+        if penalised:
+            seen[range(len(prompts)), column] = column < len(constraint.inside)
         chosen = head[column]
         for row, prompt in enumerate(prompts):
             chosen[row] = prompt.known.get(step, chosen[row])
