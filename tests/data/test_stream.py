@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from cm3leon.data.shards import Shards, TokenSegment
 from cm3leon.data.stream import (
     ChooseDocument,
+    MisreadCodes,
     RotateRow,
     StreamConfig,
     TokenStream,
@@ -283,3 +284,36 @@ def test_a_document_may_be_its_own_neighbour(near, vocabulary):
 def test_shares_of_neighbours_must_be_shares(shares):
     with pytest.raises(ConfigError, match="give shares of documents with 0, 1, 2"):
         StreamConfig(shards="x", neighbours=shares)
+
+
+def test_misread_codes_change_only_what_is_read_and_only_codes(
+    shard_folder, vocabulary
+):
+    def stream(**options):
+        config = StreamConfig(
+            shards=str(shard_folder), rows=40, isolate_documents=True, **options
+        )
+        return TokenStream(config, CM3Config(), vocabulary, CONTEXT, seed=0)
+
+    plain, noisy = next(stream()), next(stream(code_noise=0.5))
+    equal(plain._replace(ids=noisy.ids), noisy)
+    image = (plain.ids >= vocabulary.image.start) & (plain.ids < vocabulary.image.stop)
+    changed = plain.ids != noisy.ids
+    assert not changed[~image].any()
+    assert ((noisy.ids >= vocabulary.image.start) == image)[image].all()
+    assert 0.15 < changed[image].float().mean() < 0.35
+    shares = changed.sum(1) / image.sum(1)
+    assert shares.min() < 0.1
+    assert 0.3 < shares.max() < 0.9  # of 16 codes a row
+
+
+def test_no_chance_to_misread_changes_nothing(shard_folder, vocabulary):
+    rows = [plain_row(vocabulary, [vocabulary.eos, vocabulary.image.start] * 4, 0)]
+    batch = collate(rows, vocabulary.pad)
+    equal(MisreadCodes(vocabulary, 0.0)(batch, generator(0)), batch)
+
+
+@pytest.mark.parametrize("name", ["itself", "code_noise"])
+def test_chances_must_be_chances(name):
+    with pytest.raises(ConfigError, match=f"{name} is 1.5, outside"):
+        StreamConfig(shards="s", **{name: 1.5})

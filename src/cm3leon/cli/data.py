@@ -162,6 +162,7 @@ def shards(
     tokenizers: Path,
     split: str = "train",
     mirror: bool = True,
+    versions: int = 0,
     memory: Path | None = None,
     encoder: str | None = None,
     most_relevance: float = 0.9,
@@ -192,6 +193,9 @@ def shards(
         Which split, where there are several.
     mirror
         Also encode mirror images of pictures whose captions speak of no side.
+    versions
+        How many versions of each picture to add, shifted and zoomed a little. Each
+        takes as long as the picture itself.
     memory
         A memory bank from which each picture gets neighbours: two by its caption, two
         by its looks. How many of them are used is the training's choice.
@@ -203,7 +207,10 @@ def shards(
         Of the words left out of captions when neighbours are sought.
     """
     from cm3leon.data.build import build_shards
+    from cm3leon.errors import RequestError
 
+    if versions < 0:
+        raise RequestError(f"--versions is {versions}, below 0")
     search = _neighbour_search(memory, encoder, most_relevance, seed)
     with _progress() as progress:
         pictures, report = _scanned(path, split, progress)
@@ -214,6 +221,7 @@ def shards(
             tokenizers,
             search=search,
             mirror=mirror,
+            versions=versions,
             on_progress=lambda done: progress.update(task, completed=done),
         )
     if report.problems:

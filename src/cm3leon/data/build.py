@@ -1,16 +1,19 @@
 """Captioned pictures -> token shards; restartable.
 
-Each picture becomes one record: its captions as text ids, the main one first; its codes
-as it is and, where no caption speaks of a side, mirrored; and the neighbours that a
-retriever finds for it, of which the stream takes some. Pictures go in the order of
-their collection, so an interrupted build goes on behind its last complete shard.
+Each picture becomes one record: its captions as text ids, the main one first; its
+codes as it is, mirrored where no caption speaks of a side, and if asked for moved and
+zoomed a little; and the neighbours that a retriever finds for it, of which the stream
+takes some. Pictures go in the order of their collection, so an interrupted build goes
+on behind its last complete shard.
 """
 
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from cm3leon import fingerprints
@@ -23,12 +26,18 @@ from cm3leon.data.shards import (
     written,
 )
 from cm3leon.errors import DataError
+from cm3leon.images.pixels import on_white
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.randomness import generator
 from cm3leon.retrieval.manifest import MANIFEST
 from cm3leon.retrieval.memory import BankDocument
 from cm3leon.retrieval.retriever import Retriever, drop_words
 from cm3leon.tokens.text import TextTokenizer
+
+MOST_SHIFT = 1 / 16  # of the side
+LEAST_ZOOM = 0.8
+MOST_ZOOM = 1.05
+NEARLY_WHITE = 240
 
 # what a mirror image would make untrue, or unreadable
 SIDED = re.compile(
@@ -42,6 +51,53 @@ SIDED = re.compile(
 def may_mirror(picture: Picture) -> bool:
     """Whether no caption speaks of a side, of writing or of something with a hand."""
     return not any(SIDED.search(caption) for caption in picture.captions)
+
+
+def moved(image: Image.Image, random: np.random.Generator) -> Image.Image:
+    """The picture smaller or a little larger, and a little to a side, on white.
+
+    A picture that fills its frame only grows, by what the shift needs at least.
+    """
+    image = on_white(image)
+    small = np.asarray(image.resize((8, 8), Image.Resampling.BOX)).mean(axis=-1)
+    rim = np.concatenate([small[0], small[-1], small[1:-1, 0], small[1:-1, -1]])
+    shift = random.uniform(-MOST_SHIFT, MOST_SHIFT, 2)
+    low, high = LEAST_ZOOM, MOST_ZOOM
+    if float((rim < NEARLY_WHITE).mean()) > 0.75:
+        low = 1 / (1 - 2 * float(np.abs(shift).max()))
+        high = low * MOST_ZOOM
+    zoom = random.uniform(low, high)
+    width, height = image.size
+    matrix = (
+        1 / zoom,
+        0.0,
+        width * (0.5 - 0.5 / zoom + shift[0]),
+        0.0,
+        1 / zoom,
+        height * (0.5 - 0.5 / zoom + shift[1]),
+    )
+    return image.transform(
+        image.size,
+        Image.Transform.AFFINE,
+        matrix,
+        Image.Resampling.BICUBIC,
+        fillcolor="white",
+    )
+
+
+def versions_of(picture: Picture, *, mirror: bool, extra: int) -> list[Image.Image]:
+    """A picture as it is, mirrored where that is harmless, and moved `extra` times.
+
+    Half of the moved ones are mirrored too. The picture's id alone decides how.
+    """
+    mirrored = mirror and may_mirror(picture)
+    images: list[Image.Image] = [picture.image]
+    if mirrored:
+        images.append(ImageOps.mirror(picture.image))
+    for number in range(extra):
+        random = generator(0, "version", picture.id, number)
+        images.append(moved(images[number % 2 if mirrored else 0], random))
+    return images
 
 
 Found = Callable[[Sequence[Picture]], list[list[BankDocument]]]
@@ -89,6 +145,7 @@ def records(
     search: Found | None = None,
     skip: int = 0,
     mirror: bool = True,
+    versions: int = 0,
     longest: int = 30,
     batch: int = 64,
     on_progress: Callable[[int], object] | None = None,
@@ -102,6 +159,7 @@ def records(
         search: pictures -> what may stand before each; by default nothing.
         skip: pictures already written.
         mirror: also encode mirror images where that is harmless.
+        versions: of each picture beside these, shifted and zoomed a little.
         longest: captions of more text ids are left out, unless all are; then the
             first is cut.
         batch: pictures encoded at once.
@@ -111,20 +169,11 @@ def records(
         group = [
             pictures[index] for index in range(start, min(start + batch, len(pictures)))
         ]
-        mirrored = [mirror and may_mirror(picture) for picture in group]
-        images: list[Image.Image] = [picture.image for picture in group]
-        images += [
-            ImageOps.mirror(picture.image)
-            for picture, twice in zip(group, mirrored, strict=True)
-            if twice
-        ]
-        codes = [tuple(row) for row in image_tokenizer.encode(images).tolist()]
-        extra = iter(codes[len(group) :])
+        images = [versions_of(one, mirror=mirror, extra=versions) for one in group]
+        made = image_tokenizer.encode([image for some in images for image in some])
+        codes = iter(map(tuple, made.tolist()))
         found = search(group) if search else [[]] * len(group)
         for number, picture in enumerate(group):
-            versions = (
-                (codes[number], next(extra)) if mirrored[number] else (codes[number],)
-            )
             texts = dict.fromkeys((picture.caption, *picture.captions))
             captions = [text_tokenizer.encode(text) for text in texts]
             short = [ids for ids in captions if len(ids) <= longest]
@@ -134,7 +183,7 @@ def records(
                 str(picture.metadata.get("tier", "all")),
                 (
                     TokenSegment("text", tuple(map(tuple, short))),
-                    TokenSegment("image", versions),
+                    TokenSegment("image", tuple(islice(codes, len(images[number])))),
                 ),
                 tuple(
                     (
@@ -158,6 +207,7 @@ def build_shards(
     search: NeighbourSearch | None = None,
     size: int = 2048,
     mirror: bool = True,
+    versions: int = 0,
     on_progress: Callable[[int], object] | None = None,
 ) -> int:
     """Write (or finish writing) the shards of a collection; the number of records.
@@ -169,6 +219,7 @@ def build_shards(
         search: finds the neighbours; by default there are none.
         size: records per shard.
         mirror: also encode mirror images.
+        versions: of each picture beside these, shifted and zoomed a little.
         on_progress: called with the pictures done.
 
     Raises:
@@ -191,6 +242,7 @@ def build_shards(
         codes_per_image=image_tokenizer.codes_per_image,
         codebook_size=image_tokenizer.codebook_size,
         neighbours=search.origin if search else "",
+        versions=versions,
     )
     done = written(folder, alphabets)
     made = records(
@@ -200,6 +252,7 @@ def build_shards(
         search=search,
         skip=done,
         mirror=mirror,
+        versions=versions,
         on_progress=on_progress,
     )
     for count in write_shards(folder, made, alphabets, size=size, skip=done):

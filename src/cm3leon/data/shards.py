@@ -4,8 +4,8 @@
           /shard-00000.arrow     records: key, group, segments, neighbours
 
 A record is one document before choices are made: each segment lists alternatives (a
-picture's captions; a picture as it is and mirrored), of which the stream takes one per
-pass. Ids are those of the segment's own alphabet: text ids or codes, so that another
+picture's captions; a picture as it is, mirrored, moved); the stream takes one per
+pass. Ids are those of the segment's own alphabet, text ids or codes, so another
 vocabulary layout needs no new shards. Its neighbours, the documents that retrieval
 found for it, lie with it, as in the authors' files: reading needs no memory bank.
 Shards are written whole or not at all.
@@ -74,6 +74,7 @@ class Alphabets:
     codes_per_image: int
     codebook_size: int
     neighbours: str = ""  # which bank they are from, and the seed of the search
+    versions: int = 0  # of each picture, moved
 
 
 def write_shards(
@@ -137,8 +138,8 @@ def written(folder: Path, alphabets: Alphabets) -> int:
     index = _index(folder)
     if index["alphabets"] != asdict(alphabets):
         raise DataError(
-            f"{folder} holds shards of other tokenizers or neighbours; give another "
-            "folder"
+            f"{folder} holds shards of other tokenizers, neighbours or versions; "
+            "give another folder"
         )
     return sum(int(shard["records"]) for shard in index["shards"])
 

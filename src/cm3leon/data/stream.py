@@ -15,7 +15,7 @@ Two ways to fill rows:
 """
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,6 +56,7 @@ class StreamConfig:
     neighbours: tuple[float, ...] = (1.0,)  # shares with 0, 1, 2, …: of batches if
     # isolated, else of documents
     itself: float = 0.0  # chance that a document may be one of its own neighbours
+    code_noise: float = 0.0  # a row's image codes are misread with a chance up to this
     threads: int = 1  # that prepare rows
 
     def __post_init__(self) -> None:
@@ -68,8 +69,9 @@ class StreamConfig:
             )
         if any(share < 0 for share in self.mixture.values()):
             raise ConfigError("a share of the mixture is below 0")
-        if not 0 <= self.itself <= 1:
-            raise ConfigError(f"itself is {self.itself}, outside [0, 1]")
+        for name in ("itself", "code_noise"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, outside [0, 1]")
         if min(self.neighbours, default=0) < 0 or sum(self.neighbours) <= 0:
             raise ConfigError(
                 f"neighbours is {list(self.neighbours)}; give shares of documents with "
@@ -118,7 +120,7 @@ class ChooseDocument:
 
     def __call__(self, record: Record, random: np.random.Generator) -> list[int]:
         """The ids of one choice of versions and neighbours."""
-        parts = []
+        parts: list[Part] = []
         if len(self.neighbours) > 1:
             shares = np.asarray(self.neighbours) / sum(self.neighbours)
             wanted = int(random.choice(len(shares), p=shares))
@@ -126,13 +128,20 @@ class ChooseDocument:
             if random.random() < self.itself:
                 candidates = (record.segments, *candidates)
             order = random.permutation(len(candidates))[:wanted]
-            parts = document_parts([candidates[number] for number in order])
-        for segment in record.segments:
+            for number in order:
+                parts += self._choose(candidates[number], random)
+        return assemble(
+            self.vocabulary, [*parts, *self._choose(record.segments, random)]
+        )
+
+    def _choose(
+        self, segments: Iterable[TokenSegment], random: np.random.Generator
+    ) -> Iterator[Part]:
+        for segment in segments:
             chosen = int(random.integers(len(segment.alternatives)))
             if random.random() < self.first_alternative:
                 chosen = 0
-            parts.append((segment.kind, segment.alternatives[chosen]))
-        return assemble(self.vocabulary, parts)
+            yield segment.kind, segment.alternatives[chosen]
 
 
 @dataclass(frozen=True)
@@ -225,6 +234,29 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
     )
 
 
+@dataclass(frozen=True)
+class MisreadCodes:
+    """Grain transform: some image codes that the model reads become others.
+
+    In each row with a chance of its own, uniform up to `most`. Targets stay, so the
+    model learns to go on well after a code that it should not have drawn, and not to
+    lean on chains of codes that it knows by heart.
+    """
+
+    vocabulary: Vocabulary
+    most: float
+
+    def __call__(self, batch: Batch, random: np.random.Generator) -> Batch:
+        """The batch with other `ids`."""
+        image = self.vocabulary.image
+        ids = batch.ids.numpy()
+        chance = random.uniform(0, self.most, (len(ids), 1))
+        misread = (random.random(ids.shape) < chance) & (ids >= image.start)
+        misread &= ids < image.stop
+        others = random.integers(image.start, image.stop, ids.shape)
+        return batch._replace(ids=torch.from_numpy(np.where(misread, others, ids)))
+
+
 class TokenStream:
     """Endless batches; `state` and `restore` make it resume exactly."""
 
@@ -272,7 +304,10 @@ class TokenStream:
 
         def batched(rows: Any, count: int) -> Any:
             join = functools.partial(collate, pad=vocabulary.pad)
-            return rows.batch(max(1, count), batch_fn=join)
+            batches = rows.batch(max(1, count), batch_fn=join)
+            if config.code_noise:
+                return batches.random_map(MisreadCodes(vocabulary, config.code_noise))
+            return batches
 
         if config.isolate_documents:
             shares = {k: x for k, x in enumerate(config.neighbours) if x}
