@@ -28,8 +28,10 @@ def kept(logits):
     return [set(row.isfinite().nonzero().flatten().tolist()) for row in logits]
 
 
+@pytest.mark.parametrize("wide", [0.1, 3.0], ids=["flat", "sharp"])
 @pytest.mark.parametrize("p", [1e-9, 0.1, 0.5, 0.9, 0.999])
-def test_top_p_keeps_ids_while_the_mass_before_them_is_below_p(logits, p):
+def test_top_p_keeps_ids_while_the_mass_before_them_is_below_p(p, wide):
+    logits = torch.randn(3, 2000, generator=torch.Generator().manual_seed(0)) * wide
     for row, ids in zip(logits, kept(keep_top_p(logits, p)), strict=True):
         mass = [math.exp(x) for x in row.tolist()]
         wanted, before = set(), 0.0
@@ -46,6 +48,18 @@ def test_top_k_keeps_the_k_largest(logits, k):
     for row, ids in zip(logits, kept(keep_top_k(logits, k)), strict=True):
         wanted = sorted(range(len(row)), key=lambda i: -row[i].item())[:k]
         assert ids == set(wanted)
+
+
+def test_what_a_row_keeps_does_not_depend_on_how_flat_others_are():
+    wide = torch.randn(1, 2000, generator=torch.Generator().manual_seed(1))
+    both = torch.cat([wide * 9, wide * 0.01])
+    assert torch.equal(keep_top_p(both, 0.9)[:1], keep_top_p(both[:1], 0.9))
+
+
+def test_of_equally_likely_ids_top_p_keeps_all_or_none():
+    logits = torch.tensor([[0.5, 0.125, 0.125, 0.125, 0.125]]).log()
+    assert kept(keep_top_p(logits, 0.5)) == [{0}]
+    assert kept(keep_top_p(logits, 0.6)) == [{0, 1, 2, 3, 4}]
 
 
 def test_what_is_kept_keeps_its_logits(logits):

@@ -38,24 +38,60 @@ def read_in_steps(model, ids, cache, steps, positions=None):
 def test_cache_is_no_cache(model, ids, steps):
     cache = model.cache(3, TIME)
     assert_close(read_in_steps(model, ids, cache, steps), model(ids))
-    assert cache.length == TIME
+    assert cache.lengths.tolist() == [TIME] * 3
 
 
-@pytest.mark.parametrize("steps", [[TIME], [8, *[1] * 16], [3, 6, 15]], ids=str)
-def test_a_lane_padded_on_the_left_is_that_lane_alone(model, ids, steps):
-    padding = [0, 5, 11]
-    padded = ids.clone()
-    positions = torch.zeros(3, TIME, dtype=torch.long)
-    for lane, pads in enumerate(padding):
-        padded[lane, :pads] = 1
-        positions[lane, pads:] = torch.arange(TIME - pads)
+LENGTHS = [TIME, TIME - 5, TIME - 11]
+
+
+def test_a_lane_padded_on_the_right_is_that_lane_alone(model, ids):
+    cache = model.cache(3, TIME + 4)
+    model(ids, cache=cache)
+    cache.trim(torch.tensor(LENGTHS))
+    more = torch.randint(0, 512, (3, 4), generator=torch.Generator().manual_seed(1))
+    logits = read_in_steps(model, more, cache, [1, 2, 1])
+    for lane, length in enumerate(LENGTHS):
+        alone = torch.cat([ids[lane, :length], more[lane]])[None]
+        assert_close(logits[lane], model(alone)[0, length:])
+    assert cache.read.tolist() == [length + 4 for length in LENGTHS]
+
+
+def test_what_is_trimmed_is_as_if_never_read(model, ids):
     cache = model.cache(3, TIME)
-    cache.starts[:] = torch.tensor(padding)
-    logits = read_in_steps(model, padded, cache, steps, positions)
-    assert logits.isfinite().all()
-    for lane, pads in enumerate(padding):
-        alone = model(ids[lane : lane + 1, pads:])
-        assert_close(logits[lane : lane + 1, pads:], alone)
+    model(ids, cache=cache)
+    cache.trim(torch.tensor([9, 9, 9]))
+    assert_close(model(ids[:, 9:], cache=cache), model(ids)[:, 9:])
+    with pytest.raises(AssertionError, match="has not read that much"):
+        cache.trim(torch.tensor([TIME, TIME, TIME + 1]))
+
+
+@pytest.mark.parametrize("steps", [[5], [1, 1, 3]], ids=str)
+@pytest.mark.parametrize("counts", [[12, 12], [12, 7], [12, 0]], ids=str)
+def test_a_prefix_of_two_groups_stands_before_each_of_their_lanes(
+    model, ids, steps, counts
+):
+    random = torch.Generator().manual_seed(1)
+    more = torch.randint(0, 512, (4, sum(steps)), generator=random)
+    prefix = model.cache(2, 12)
+    model.memorise(ids[:2, :12], None, prefix)
+    prefix.trim(torch.tensor(counts))
+    cache = model.cache(4, 5)
+    cache.prefix = prefix
+    logits = read_in_steps(model, more, cache, steps)
+    for lane in range(4):
+        count = counts[lane // 2]
+        whole = torch.cat([ids[lane // 2, :count], more[lane]])[None]
+        assert_close(logits[lane], model(whole)[0, count:])
+
+
+def test_chosen_lanes_of_a_cache_go_on_as_they_would_have(model, ids):
+    cache = model.cache(3, TIME)
+    model.memorise(ids[:, :-1], None, cache)
+    cache.trim(torch.tensor(LENGTHS) - 1)
+    rows = torch.tensor([2, 0, 2])
+    chosen = cache.select(rows)
+    last = ids[:, -1:]
+    assert_close(model(last[rows], cache=chosen), model(last, cache=cache)[rows])
 
 
 def test_a_cache_may_be_larger_than_what_is_read(model, ids):
@@ -79,18 +115,19 @@ def test_head_rows_and_cache_go_together(model, ids):
     assert_close(last, model(ids)[:, -1:, rows])
 
 
-def test_visible_is_the_triangle_without_padding():
+def test_visible_are_prefix_and_triangle():
     cache = KVCache.allocate(layers=1, batch=2, heads=1, capacity=8, head_dim=2)
-    cache.starts[:] = torch.tensor([0, 2])
-    assert cache.visible(4).int().tolist() == [
-        [[[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 1, 1, 1]]],
-        [[[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]],
-    ]
+    assert cache.visible(3)[1].int().tolist() == [[[1, 0, 0], [1, 1, 0], [1, 1, 1]]]
     cache.advance(3)
+    cache.trim(torch.tensor([1, 2]))
     assert cache.visible(2).int().tolist() == [
-        [[[1, 1, 1, 1, 0], [1, 1, 1, 1, 1]]],
-        [[[0, 0, 1, 1, 0], [0, 0, 1, 1, 1]]],
+        [[[1, 1, 0, 0], [1, 1, 1, 0]]],
+        [[[1, 1, 1, 0], [1, 1, 1, 1]]],
     ]
+    cache.prefix = KVCache.allocate(layers=1, batch=2, heads=1, capacity=2, head_dim=2)
+    cache.prefix.advance(2)
+    cache.prefix.trim(torch.tensor([2, 1]))
+    assert cache.visible(1).int().tolist() == [[[[1, 1, 1, 1, 0]]], [[[1, 0, 1, 1, 1]]]]
 
 
 def test_one_id_too_many_is_our_bug(model, ids):

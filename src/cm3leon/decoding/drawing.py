@@ -61,12 +61,11 @@ def steps(
     """
     constraint = prompts[0].constraint
     assert all(prompt.constraint == constraint for prompt in prompts)
-    weak = [p.unconditional for p in prompts if p.unconditional is not None]
-    assert len(weak) in (0, len(prompts)), "some prompts are guided, some are not"
+    each = {len(prompt.lanes) for prompt in prompts}
+    assert len(each) == 1, "some prompts are guided, some are not"
+    (guided,) = (count == 2 for count in each)
     most = max(prompt.most for prompt in prompts)
-    strong = [prompt.conditional for prompt in prompts]
-    groups = [(i, len(prompts) + i) for i in range(len(weak))]
-    lanes = Lanes(model, [*strong, *weak], most, groups)
+    lanes = Lanes(model, [prompt.lanes for prompt in prompts], most)
     head = constraint.ids.to(lanes.last.device)
 
     rows: list[list[int]] = [[] for _ in prompts]
@@ -76,9 +75,8 @@ def steps(
     ids = lanes.last
     for step in range(most):
         logits = lanes.read(ids, head)
-        if weak:
-            conditional, unconditional = logits.chunk(2)
-            logits = _combined(conditional, unconditional, options)
+        if guided:
+            logits = _combined(logits[::2], logits[1::2], options)
         if penalised:
             logits = penalise(logits, seen, options.repetition_penalty)
         column = sample(constraint.restrict(logits, step), options, chances)
@@ -96,7 +94,7 @@ def steps(
         yield rows, not going
         if not going:
             return
-        ids = torch.cat([chosen, chosen]) if weak else chosen
+        ids = chosen.repeat_interleave(2) if guided else chosen
 
 
 def _combined(

@@ -1,10 +1,11 @@
-"""Lanes: conditionings read side by side in one batch, each with its own start.
+"""Lanes: conditionings read side by side in one batch.
 
-    <pad> <pad> <eos> <mask:0> <break>   c1 c2 …      unconditional
-    <eos> a     red   apple    <break>   c1 c2 …      conditional, fed the same ids
+    neighbours   <eos> T1 <break> I1 <break>              read once for the lanes below
+    conditional      a red apple <break>     c1 c2 …
+    unconditional    <mask:0> <break>        c1 c2 …      fed the same drawn ids
 
-Padding is on the left, so all lanes take their next id at once. What the lanes of one
-prompt have in common at their beginning, its neighbours, is read once and copied.
+The lanes of one request stand one after the other. What they begin with alike, its
+neighbours, is the prefix of their cache, and requests with the same one read it once.
 """
 
 from collections.abc import Sequence
@@ -14,9 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cm3leon.model.cache import KVCache
 from cm3leon.model.transformer import Transformer
 
 WORTH_SHARING = 16  # ids; reading fewer twice costs less than another pass
+AT_ONCE = 512  # ids of prefixes in one pass: more fall out of the processor's caches
+ALIGNED = 16  # columns that a processor adds up together
 
 
 @dataclass(frozen=True)
@@ -38,77 +42,85 @@ def _alike(lanes: Sequence[Lane]) -> int:
 
 
 class Lanes:
-    """Several lanes and the keys and values of what they have read."""
+    """The lanes of several requests and the keys and values of what they have read."""
 
     def __init__(
-        self,
-        model: Transformer,
-        lanes: Sequence[Lane],
-        room: int,
-        groups: Sequence[Sequence[int]] = (),
+        self, model: Transformer, requests: Sequence[Sequence[Lane]], room: int
     ) -> None:
         """Read all of each lane but its last id.
 
         Args:
             model: what reads.
-            lanes: of any length from 1.
+            requests: the lanes of each, as many in all; of any length from 1.
             room: most ids that `read` will be given per lane.
-            groups: lanes that may begin alike; if given, each lane is in one of them.
         """
-        longest = max(len(lane.ids) for lane in lanes)
-        padding = [longest - len(lane.ids) for lane in lanes]
+        lanes = [lane for request in requests for lane in request]
         device = model.embedding.weight.device
-        ids, places = torch.zeros(2, len(lanes), longest, dtype=torch.long)
-        for row, (lane, pads) in enumerate(zip(lanes, padding, strict=True)):
-            ids[row, pads:] = torch.tensor(lane.ids)
-            places[row, pads:] = torch.tensor(lane.positions)
-        ids, places = ids.to(device), places.to(device)
-        after = torch.tensor([lane.next_position for lane in lanes], device=device)
-
+        alike = [_alike(request) if len(request) > 1 else 0 for request in requests]
+        if max(alike) < WORTH_SHARING:
+            alike = [0] * len(requests)
+        each = len(lanes) // len(requests)
+        begun = [count for count in alike for _ in range(each)]
+        rests = [len(lane.ids) - 1 - n for lane, n in zip(lanes, begun, strict=True)]
         self._model = model
-        self._cache = model.cache(len(lanes), longest - 1 + room)
-        self._cache.starts = torch.tensor(padding, device=device)
-        self._place, self._after = places[:, -1], after
-        self.last = ids[:, -1]  # the first to `read`
-        done = self._share(lanes, padding, groups)
-        if longest - 1 > done:
-            rest = slice(done, longest - 1)
-            model(ids[:, rest], places[:, rest], self._cache, head=ids[0, :1])
+        self._cache = model.cache(len(lanes), max(rests) + room)
+        if max(alike):
+            firsts = [request[0] for request in requests]
+            self._cache.prefix = self._prefix(firsts, alike)
+        self._place = torch.tensor(
+            [lane.positions[-1] for lane in lanes], device=device
+        )
+        self._after = torch.tensor(
+            [lane.next_position for lane in lanes], device=device
+        )
+        self.last = torch.tensor([lane.ids[-1] for lane in lanes], device=device)
+        if max(rests):
+            self._memorise(lanes, begun, rests, self._cache)
 
-    def _share(
+    def _prefix(self, lanes: Sequence[Lane], counts: Sequence[int]) -> KVCache:
+        """A cache of the first ids of lanes, one that comes several times read once."""
+        found: dict[tuple[tuple[int, ...], ...], int] = {}
+        rows: list[int] = []
+        kept: list[int] = []
+        for number, (lane, count) in enumerate(zip(lanes, counts, strict=True)):
+            key = (lane.ids[:count], lane.positions[:count])
+            if key not in found:
+                found[key] = len(kept)
+                kept.append(number)
+            rows.append(found[key])
+        lengths = [counts[number] for number in kept]
+        # what follows stands where the processor adds it up in the same order
+        cache = self._model.cache(len(kept), -(-max(lengths) // ALIGNED) * ALIGNED)
+        each = max(1, AT_ONCE // max(lengths))
+        for start in range(0, len(kept), each):
+            rows_here = slice(start, start + each)
+            some = [lanes[i] for i in kept[rows_here]]
+            part = cache.part(rows_here)
+            self._memorise(some, [0] * len(some), lengths[rows_here], part)
+        cache.advance(max(lengths))
+        cache.trim(torch.tensor(lengths, device=cache.lengths.device))
+        if len(kept) == len(lanes):
+            return cache
+        return cache.select(torch.tensor(rows, device=cache.lengths.device))
+
+    def _memorise(
         self,
         lanes: Sequence[Lane],
-        padding: Sequence[int],
-        groups: Sequence[Sequence[int]],
-    ) -> int:
-        """Read what groups begin with; how many columns of the cache that fills."""
-        alike = [_alike([lanes[row] for row in rows]) for rows in groups]
-        ends = [
-            padding[row] + ids
-            for rows, ids in zip(groups, alike, strict=True)
-            for row in rows
-        ]
-        done = min(ends, default=0)
-        # columns before `done` are padding or the common beginning of the lane's group
-        wanted = [max(done - padding[row] for row in rows) for rows in groups]
-        if max(wanted, default=0) < WORTH_SHARING:
-            return 0
-        first = self._cache.keys[0]
-        shape = (2, len(groups), max(wanted))
-        ids, places = torch.zeros(shape, dtype=torch.long, device=first.device)
-        for group, (rows, count) in enumerate(zip(groups, wanted, strict=True)):
-            lane = lanes[rows[0]]
-            ids[group, :count] = torch.tensor(lane.ids[:count])
-            places[group, :count] = torch.tensor(lane.positions[:count])
-        common = self._model.cache(len(groups), max(wanted), first.dtype)
-        self._model(ids, places, common, head=ids[0, :1])
-        for group, rows in enumerate(groups):
-            for row in rows:
-                start = padding[row]
-                if done > start:
-                    self._cache.copy(row, start, common, group, done - start)
-        self._cache.advance(done)
-        return done
+        starts: Sequence[int],
+        counts: Sequence[int],
+        cache: KVCache,
+    ) -> None:
+        """Read `counts` ids of each lane from `starts` on."""
+        ids, places = torch.zeros(2, len(lanes), max(counts), dtype=torch.long)
+        for row, (lane, start, count) in enumerate(
+            zip(lanes, starts, counts, strict=True)
+        ):
+            part = slice(start, start + count)
+            ids[row, :count] = torch.tensor(lane.ids[part])
+            places[row, :count] = torch.tensor(lane.positions[part])
+        device = cache.lengths.device
+        self._model.memorise(ids.to(device), places.to(device), cache)
+        cache.trim(torch.tensor(counts, device=device))
 
     def read(
         self, ids: Int[Tensor, " batch"], head: Int[Tensor, " vocab"]

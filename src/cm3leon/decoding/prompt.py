@@ -35,6 +35,13 @@ class Prompt:
     most: int  # ids to draw; a picture takes all of them
     known: Mapping[int, int] = field(default_factory=dict)  # step -> id not to draw
 
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        """The conditional lane, and behind it the unconditional if there is one."""
+        if self.unconditional is None:
+            return (self.conditional,)
+        return (self.conditional, self.unconditional)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PromptWriter:

@@ -3,7 +3,8 @@
 Yu et al. 2023, §3.1; the penalty, of text only: Keskar et al. 2019, §4.1.
 
 Each step is a pure function on logits; what is left out becomes -inf. Top-p keeps an
-id while the mass of all likelier ones is below p (metaseq), so one id always remains.
+id while the mass of all likelier ones is below p (metaseq), and those as likely as the
+last one kept, so one id always remains.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,8 @@ from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
 from cm3leon.decoding.options import GenerationOptions
+
+USUALLY_ENOUGH = 256  # likeliest ids looked at for top-p before all are sorted
 
 
 def sample(
@@ -82,11 +85,14 @@ def keep_top_p(
     >>> keep_top_p(torch.tensor([[0.2, 0.5, 0.3]]).log(), 0.6).exp()
     tensor([[0.0000, 0.5000, 0.3000]])
     """
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    mass = ordered.softmax(-1, dtype=torch.float64)
+    probabilities = logits.softmax(-1, dtype=torch.float64)
+    mass = probabilities.topk(min(USUALLY_ENOUGH, logits.shape[-1])).values
+    if bool((mass.sum(-1) < p).any()):
+        mass = probabilities.sort(-1, descending=True).values
     before = mass.cumsum(-1) - mass
     before[:, 0] = 0.0
-    return logits.masked_fill((before >= p).gather(-1, order.argsort(-1)), -torch.inf)
+    kept = (before < p).sum(-1, keepdim=True)
+    return logits.masked_fill(probabilities < mass.gather(-1, kept - 1), -torch.inf)
 
 
 def pick(

@@ -1,9 +1,17 @@
-"""Keys and values of ids already read, so that each id is read once."""
+"""Keys and values of ids already read, so that each id is read once.
 
-from dataclasses import dataclass
+    prefix   | k k k k k k . |   read once for all lanes of a group, such as neighbours
+    lane 0   | k k k . . . . |   each lane's own ids, behind them its room
+    lane 1   | k k k k k . . |
+
+Every lane has a length of its own. Where a key lies says nothing about its place in the
+document: positions are added to what is read.
+"""
+
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 
@@ -11,13 +19,21 @@ from torch import Tensor
 class KVCache:
     """Room for `capacity` ids in each lane of a batch.
 
-    Lanes of different lengths are padded on the left: `starts` says where each begins.
+    Args:
+        keys: of each layer.
+        values: of each layer.
+        lengths: ids that each lane has read, those of its prefix not counted.
+        prefix: what stands before the lanes: its i-th lane before the i-th group, as
+            many lanes to each. None: nothing.
     """
 
     keys: list[Float[Tensor, "batch heads capacity head_dim"]]
     values: list[Float[Tensor, "batch heads capacity head_dim"]]
-    starts: Int[Tensor, " batch"]
-    length: int = 0  # ids read so far, padding included
+    lengths: Int[Tensor, " batch"]
+    prefix: "KVCache | None" = None
+    longest: int = 0  # of `lengths`
+    _even: bool = field(default=True, repr=False)  # all lengths are the longest
+    _bias: Tensor | None = field(default=None, repr=False)
 
     @classmethod
     def allocate(
@@ -33,62 +49,151 @@ class KVCache:
     ) -> "KVCache":
         """An empty cache."""
         shape = (batch, heads, capacity, head_dim)
-        return cls(
-            keys=[
-                torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)
-            ],
-            values=[
-                torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)
-            ],
-            starts=torch.zeros(batch, dtype=torch.long, device=device),
+        keys, values = (
+            [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
+            for _ in range(2)
         )
+        return cls(keys, values, torch.zeros(batch, dtype=torch.long, device=device))
 
     @property
     def capacity(self) -> int:
         """Ids per lane that fit."""
         return self.keys[0].shape[2]
 
-    def append(
+    @property
+    def read(self) -> Int[Tensor, " batch"]:
+        """Ids before each lane's next one, those of its prefix counted."""
+        if self.prefix is None:
+            return self.lengths
+        groups = len(self.prefix.lengths)
+        return self.lengths + self.prefix.lengths.repeat_interleave(
+            len(self.lengths) // groups
+        )
+
+    def begin(self, ids: int) -> None:
+        """Make ready to read that many ids in each lane: called once a pass."""
+        end = self.longest + ids
+        assert end <= self.capacity, f"{end} ids in a cache for {self.capacity}"
+        seen = self.visible(ids)
+        zeros = torch.zeros(seen.shape, device=seen.device)
+        self._bias = zeros.masked_fill(~seen, -torch.inf)
+
+    def attend(
         self,
         layer: int,
-        keys: Float[Tensor, "batch heads time head_dim"],
-        values: Float[Tensor, "batch heads time head_dim"],
+        q: Float[Tensor, "batch heads time head_dim"],
+        k: Float[Tensor, "batch heads time head_dim"],
+        v: Float[Tensor, "batch heads time head_dim"],
+    ) -> Float[Tensor, "batch heads time head_dim"]:
+        """What new queries find in prefix, earlier ids and new ones, which are stored.
+
+        softmax(q k^T / sqrt(head_dim)) v as in the model, the softmax in fp32; lanes of
+        a group read their prefix together, as one lane with as many queries.
+        """
+        assert self._bias is not None, "begin comes before attend"
+        keys, values = self.store(layer, k, v)
+        q = q.to(keys.dtype) * q.shape[-1] ** -0.5
+        scores = torch.matmul(q, keys.transpose(-1, -2))
+        if self.prefix is None:
+            shares = (scores.float() + self._bias).softmax(-1)
+            return torch.matmul(shares.to(values.dtype), values).to(v.dtype)
+        before = self.prefix.keys[layer]
+        common = self._apart(torch.matmul(self._together(q), before.transpose(-1, -2)))
+        scores = torch.cat([common, scores], -1)
+        shares = (scores.float() + self._bias).softmax(-1).to(values.dtype)
+        count = before.shape[2]
+        found = torch.matmul(
+            self._together(shares[..., :count]), self.prefix.values[layer]
+        )
+        mixed = self._apart(found) + torch.matmul(shares[..., count:], values)
+        return mixed.to(v.dtype)
+
+    def advance(self, ids: int) -> None:
+        """Count ids that every layer has stored, as many in each lane."""
+        self.lengths = self.lengths + ids
+        self.longest += ids
+
+    def trim(self, lengths: Int[Tensor, " batch"]) -> None:
+        """Forget what lanes have read beyond these lengths, such as padding."""
+        assert bool((lengths <= self.lengths).all()), "a lane has not read that much"
+        self.lengths = lengths
+        self.longest = int(lengths.max())
+        self._even = bool((lengths == self.longest).all())
+
+    def select(self, rows: Int[Tensor, " chosen"]) -> "KVCache":
+        """A copy of some lanes, each as often as wanted."""
+        assert self.prefix is None, "lanes of a group stay together"
+        chosen = KVCache(
+            [keys[rows] for keys in self.keys],
+            [values[rows] for values in self.values],
+            self.lengths[rows],
+        )
+        chosen.trim(chosen.lengths)
+        return chosen
+
+    def part(self, rows: slice) -> "KVCache":
+        """Some neighbouring lanes of an empty cache, in the same memory."""
+        assert not self.longest and self.prefix is None, "only before anything is read"
+        return KVCache(
+            [keys[rows] for keys in self.keys],
+            [values[rows] for values in self.values],
+            self.lengths[rows],
+        )
+
+    def visible(self, ids: int) -> Bool[Tensor, "batch 1 ids seen"]:
+        """Which keys, the prefix's first, each of the next `ids` queries sees.
+
+        A query sees its prefix, its lane's earlier ids, and new ones up to itself.
+        """
+        device = self.lengths.device
+        columns = torch.arange(self.longest + ids, device=device)
+        last = self.lengths[:, None] + torch.arange(ids, device=device)
+        seen = (columns <= last[..., None])[:, None]
+        if self.prefix is None:
+            return seen
+        before = self.prefix
+        columns = torch.arange(before.keys[0].shape[2], device=device)
+        real = columns < before.lengths[:, None]
+        real = real.repeat_interleave(len(self.lengths) // len(before.lengths), 0)
+        return torch.cat([real[:, None, None].expand(-1, 1, ids, -1), seen], -1)
+
+    def store(
+        self,
+        layer: int,
+        k: Float[Tensor, "batch heads time head_dim"],
+        v: Float[Tensor, "batch heads time head_dim"],
     ) -> tuple[
         Float[Tensor, "batch heads seen head_dim"],
         Float[Tensor, "batch heads seen head_dim"],
     ]:
-        """Store new keys and values behind `length`; all of this layer so far.
+        """Put new keys and values behind each lane's; all of this layer so far."""
+        keys, values = self.keys[layer], self.values[layer]
+        time = k.shape[2]
+        end = self.longest + time
+        if self._even:
+            keys[:, :, self.longest : end] = k
+            values[:, :, self.longest : end] = v
+        else:
+            lanes = torch.arange(len(keys), device=keys.device)[:, None]
+            columns = self.lengths[:, None] + torch.arange(time, device=keys.device)
+            keys[lanes, :, columns] = k.transpose(1, 2).to(keys.dtype)
+            values[lanes, :, columns] = v.transpose(1, 2).to(values.dtype)
+        return keys[:, :, :end], values[:, :, :end]
 
-        `length` itself moves once per forward pass, by `advance`.
-        """
-        end = self.length + keys.shape[2]
-        assert end <= self.capacity, f"{end} ids in a cache for {self.capacity}"
-        self.keys[layer][:, :, self.length : end] = keys
-        self.values[layer][:, :, self.length : end] = values
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
+    def _together(
+        self, x: Float[Tensor, "batch heads time inner"]
+    ) -> Float[Tensor, "groups heads queries inner"]:
+        """The lanes of each group as one lane with all their queries."""
+        assert self.prefix is not None
+        groups, (_, heads, _, inner) = len(self.prefix.lengths), x.shape
+        parted = x.view(groups, -1, *x.shape[1:]).transpose(1, 2)
+        return parted.reshape(groups, heads, -1, inner)
 
-    def copy(self, lane: int, start: int, other: "KVCache", row: int, ids: int) -> None:
-        """Take the first `ids` of another cache's lane `row`, to stand from `start`."""
-        for layer in range(len(self.keys)):
-            for ours, theirs in (
-                (self.keys[layer], other.keys[layer]),
-                (self.values[layer], other.values[layer]),
-            ):
-                ours[lane, :, start : start + ids] = theirs[row, :, :ids]
-
-    def advance(self, ids: int) -> None:
-        """Count ids that every layer has stored."""
-        self.length += ids
-
-    def visible(self, ids: int) -> Tensor:
-        """Which keys each of the next `ids` queries sees: batch 1 ids seen, boolean.
-
-        A query sees the keys from its lane's start up to itself; a query in the
-        padding sees itself alone, so that no row is empty.
-        """
-        device = self.starts.device
-        keys = torch.arange(self.length + ids, device=device)
-        queries = keys[self.length :, None]
-        causal = keys <= queries
-        begun = keys >= self.starts[:, None, None, None]
-        return (causal & begun) | (keys == queries)
+    def _apart(
+        self, x: Float[Tensor, "groups heads queries inner"]
+    ) -> Float[Tensor, "batch heads time inner"]:
+        """The way back from `_together`."""
+        groups, heads, _, inner = x.shape
+        lanes = len(self.lengths) // groups
+        parted = x.view(groups, heads, lanes, -1, inner).transpose(1, 2)
+        return parted.reshape(groups * lanes, heads, -1, inner)

@@ -110,14 +110,19 @@ class Block(nn.Module):
     ) -> Float[Tensor, "batch time width"]:
         """The stream after this block."""
         batch, time, width = x.shape
-        qkv = self.qkv(norm(x)).view(batch, time, 3, self.heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if cache is not None:
-            k, v = cache.append(layer, k, v)
-        mixed = attend(q, k, v, bias)
+        q, k, v = self.queries_keys_values(x)
+        mixed = cache.attend(layer, q, k, v) if cache else attend(q, k, v, bias)
         x = x + self.out(mixed.transpose(1, 2).reshape(batch, time, width))
         out: Tensor = x + self.fc2(F.relu(self.fc1(norm(x))))
         return out
+
+    def queries_keys_values(
+        self, x: Float[Tensor, "batch time width"]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What attention needs, each batch heads time head_dim."""
+        qkv = self.qkv(norm(x)).view(*x.shape[:2], 3, self.heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        return q, k, v
 
 
 class Transformer(nn.Module):
@@ -168,7 +173,8 @@ class Transformer(nn.Module):
 
         Args:
             ids: what to read; with a cache, what follows the ids it holds.
-            positions: 0 … context - 1; by default 0, 1, 2, … from the cache's end.
+            positions: 0 … context - 1; by default they count on from what the cache
+                has read.
             cache: keys and values of earlier ids; it grows by these.
             head: score only these vocabulary rows, in this order.
         """
@@ -183,36 +189,60 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch time width"]:
         """What the head multiplies: the normed stream after the last block."""
-        done = cache.length if cache is not None else 0
-        if positions is None:
-            positions = torch.arange(done, done + ids.shape[1], device=ids.device)
-            positions = positions.expand_as(ids)
-        x = self.embedding(ids) + self.positions(positions + POSITION_OFFSET)
-        bias = self._bias(ids, cache)
+        x = self._embedded(ids, positions, cache)
+        bias = self._bias(ids) if cache is None else None
         for layer, block in enumerate(self.blocks):
             x = block(x, bias, cache, layer)
         if cache is not None:
             cache.advance(ids.shape[1])
         return norm(x)
 
-    def _bias(
-        self, ids: Int[Tensor, "batch time"], cache: KVCache | None
-    ) -> Tensor | None:
-        """0 where a query sees a key, -inf elsewhere; None for a long causal row."""
-        time = ids.shape[1]
+    def memorise(
+        self,
+        ids: Int[Tensor, "batch time"],
+        positions: Int[Tensor, "batch time"] | None,
+        cache: KVCache,
+    ) -> None:
+        """Put ids into a cache and score nothing: the last block makes keys only."""
+        x = self._embedded(ids, positions, cache)
+        last = len(self.blocks) - 1
+        for layer, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            if layer == last:
+                _, k, v = block.queries_keys_values(x)
+                cache.store(layer, k, v)
+            else:
+                x = block(x, None, cache, layer)
+        cache.advance(ids.shape[1])
+
+    def _embedded(
+        self,
+        ids: Int[Tensor, "batch time"],
+        positions: Int[Tensor, "batch time"] | None,
+        cache: KVCache | None,
+    ) -> Float[Tensor, "batch time width"]:
+        """What the first block reads; a cache is made ready for it."""
         if cache is not None:
-            visible = cache.visible(time)
-        elif ids.device.type == "cpu" and time <= SHORT:
-            visible = torch.ones(time, time, dtype=torch.bool).tril()
-        else:
+            cache.begin(ids.shape[1])
+        if positions is None:
+            done = 0 if cache is None else cache.read[:, None]
+            positions = torch.arange(ids.shape[1], device=ids.device) + done
+            positions = positions.expand_as(ids)
+        x: Tensor = self.embedding(ids) + self.positions(positions + POSITION_OFFSET)
+        return x
+
+    def _bias(self, ids: Int[Tensor, "batch time"]) -> Tensor | None:
+        """0 where a query sees a key, -inf elsewhere; None for a long row."""
+        time = ids.shape[1]
+        if ids.device.type != "cpu" or time > SHORT:
             return None
-        zeros = torch.zeros(visible.shape, device=ids.device)
-        return zeros.masked_fill(~visible, -torch.inf)
+        visible = torch.ones(time, time, dtype=torch.bool).tril()
+        return torch.zeros(time, time).masked_fill(~visible, -torch.inf)
 
     def cache(
         self, batch: int, capacity: int, dtype: torch.dtype | None = None
     ) -> KVCache:
-        """An empty cache for this model."""
+        """An empty cache for this model; on a CPU in fp32, which attends faster."""
         weight = self.embedding.weight
         return KVCache.allocate(
             layers=self.config.layers,
@@ -220,6 +250,6 @@ class Transformer(nn.Module):
             heads=self.config.heads,
             capacity=capacity,
             head_dim=self.config.head_dim,
-            dtype=dtype or weight.dtype,
+            dtype=dtype or (weight.dtype if weight.is_cuda else torch.float32),
             device=weight.device,
         )
