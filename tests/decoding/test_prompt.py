@@ -1,3 +1,4 @@
+from dataclasses import replace
 from inspect import unwrap
 
 import pytest
@@ -251,3 +252,14 @@ def test_the_caption_may_be_absent_after_neighbours(codec, slot):
         assert lane.next_position % slot == 0
     alone = asked.extend(Document(WORDS), "image", options).unconditional
     assert list(alone.ids)[1:-1] == [codec.vocabulary.masks[0]]
+
+
+def test_the_unconditional_lane_may_stand_alone(codec, slot):
+    options = GenerationOptions(seed=0, unconditional="alone")
+    asked = writer(codec, slot, context=256)
+    prompt = asked.extend(Document(WORDS), "image", options, NEIGHBOURS)
+    without = asked.extend(Document(WORDS), "image", options)
+    assert prompt.unconditional == without.unconditional
+    guided = replace(options, unconditional="mask")
+    with_both = asked.extend(Document(WORDS), "image", guided, NEIGHBOURS)
+    assert prompt.conditional == with_both.conditional

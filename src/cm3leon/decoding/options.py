@@ -26,7 +26,7 @@ class GenerationOptions:
     contrast_alpha: float = 0.5  # share of the k-th probability that is plausible
     strong_temperature: float = 1.0  # of the lane with the words, in CD-K
     weak_temperature: float = 1.0  # of the lane without, in CD-K
-    unconditional: Literal["mask", "absent"] = "mask"  # the caption there; see Prompt
+    unconditional: Literal["mask", "absent", "alone"] = "mask"  # lane; see `prompt`
     neighbours: int = 0  # documents retrieved for a picture. Yu et al. 2023, §2.1
     repetition_penalty: float = 1.0  # of words said already; 1 is none
     max_text: int = 64  # most text ids of an answer
@@ -82,10 +82,11 @@ class GenerationOptions:
             )
 
     def _check_types(self) -> None:
-        if self.unconditional not in ("mask", "absent"):
+        if self.unconditional not in ("mask", "absent", "alone"):
             raise ConfigError(
                 f"unconditional is {self.unconditional!r}; it can be 'mask' (a mask "
-                "for the caption) or 'absent' (after neighbours: no caption)"
+                "for the caption), 'absent' (after neighbours: no caption) or 'alone' "
+                "(a mask and no neighbours)"
             )
         for name in ("top_k", "contrast_k", "max_text", "neighbours", "seed"):
             value = getattr(self, name)

@@ -5,6 +5,7 @@
     with K   conditional    <eos> (Ti <break> Ii <break>)K TEXT <break>
     neigh-   unconditional  <eos> (Ti <break> Ii <break>)K <mask:0> <break>
     bours     or, "absent"  <eos> (Ti <break> Ii <break>)K
+              or, "alone"   <eos> <mask:0> <break>
     fill     conditional    <eos> <mask:0> <break> IMAGE <eos> <infill:0>
     redraw   conditional    <eos> TEXT <break> CODES <mask:0> CODES <eos> <infill:0>
              unconditional  <eos> <mask:0> <break> CODES <mask:1> CODES <eos> <infill:1>
@@ -60,7 +61,8 @@ class PromptWriter:
     ) -> Prompt:
         """Ask for a segment after `document`, or for more of its last text.
 
-        Neighbours stand before it, in order; every lane of a picture sees them.
+        Neighbours stand before it, in order; every lane of a picture sees them, but
+        for the unconditional one if that stands "alone".
 
         Raises:
             RequestError: the document is empty or has a hole, a picture is to follow a
@@ -88,7 +90,8 @@ class PromptWriter:
         conditional = self._lane(ids, (), vocabulary.image.start)
         unconditional = None
         if options.has_two_lanes:
-            masked = self.codec.mask_prompt(document, neighbours)
+            alone = options.unconditional == "alone"
+            masked = self.codec.mask_prompt(document, () if alone else neighbours)
             if options.unconditional == "absent" and neighbours:
                 masked = self.codec.extend_prompt(Document(), neighbours)
             unconditional = self._lane(masked, repeat("text"), vocabulary.image.start)
