@@ -175,9 +175,9 @@ def test_several_holes_are_filled_in_order_and_lists_may_be_mixed(engine, option
 def test_an_answer_ends_at_its_stop(plain, options, monkeypatch):
     """A model that wants to end after three ids."""
 
-    def fixed(self, ids, head):
+    def fixed(self, ids):
         self.steps = getattr(self, "steps", 0) + 1
-        logits = torch.zeros(len(ids), len(head))
+        logits = torch.zeros(len(ids), len(self._head.weight))
         logits[:, 10 if self.steps <= 3 else -1] = 50.0
         return logits
 
@@ -192,8 +192,8 @@ def test_an_answer_ends_at_its_stop(plain, options, monkeypatch):
 def test_a_penalty_keeps_an_answer_from_repeating_itself(plain, options, monkeypatch):
     """A model that has three ids in mind, the first above all."""
 
-    def fixed(self, ids, head):
-        logits = torch.full((len(ids), len(head)), -50.0)
+    def fixed(self, ids):
+        logits = torch.full((len(ids), len(self._head.weight)), -50.0)
         logits[:, 10:13] = torch.tensor([3.0, 2.5, 2.0])
         return logits
 

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from cm3leon.decoding import folder
 from cm3leon.decoding.card import describe
 from cm3leon.decoding.options import GenerationOptions
-from cm3leon.errors import CheckpointError
+from cm3leon.errors import CheckpointError, ConfigError
 from cm3leon.tokens.document import Document, Text
 
 PROMPT = Document(Text("a red apple"))
@@ -33,7 +33,7 @@ def rewrite(path, change):
 def test_a_saved_model_gives_the_same_logits_and_pictures(saved, model, engine):
     options = GenerationOptions(temperature=0.5, seed=3)
     where = saved(position_slot=engine.position_slot, options=options, dtype="fp32")
-    loaded = folder.load(where, bfloat16=False)
+    loaded = folder.load(where, precision="fp32")
     ids = torch.randint(0, model.config.vocabulary_size, (2, 20))
     assert torch.equal(loaded.model(ids), model(ids))
     assert loaded.options == options
@@ -41,15 +41,20 @@ def test_a_saved_model_gives_the_same_logits_and_pictures(saved, model, engine):
     assert loaded.extend(PROMPT) == engine.extend(PROMPT, options)
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_half_precision_is_half_as_large_and_read_as_wanted(saved, model, half):
+def test_half_precision_is_half_as_large_and_may_be_widened(saved, model):
     where = saved(dtype="bf16")
     stored = load_file(where / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.bfloat16}
-    read = folder.load(where, bfloat16=half).model.state_dict()
+    read = folder.load(where, precision="fp32").model.state_dict()
+    assert set(read) == set(stored)
     for name, tensor in read.items():
-        assert tensor.dtype == (torch.bfloat16 if half else torch.float32)
+        assert tensor.dtype == torch.float32
         assert torch.equal(tensor.bfloat16(), model.state_dict()[name].bfloat16())
+
+
+def test_an_unknown_precision_is_refused_before_anything_is_read(tmp_path):
+    with pytest.raises(ConfigError, match="precision is 'int4'; it can be fp32, bf16"):
+        folder.load(tmp_path, precision="int4")
 
 
 def test_saving_leaves_no_scraps_and_what_else_was_there(saved):
@@ -72,7 +77,7 @@ def test_a_full_disk_leaves_the_model_that_was_there(saved, model, monkeypatch):
     with pytest.raises(CheckpointError, match=r"not written to .*; free some space"):
         saved(dtype="bf16")
     assert not (where / ".partial").exists()
-    weight = folder.load(where, bfloat16=False).model.embedding.weight
+    weight = folder.load(where, precision="fp32").model.embedding.weight
     assert torch.equal(weight, model.embedding.weight)
 
 

@@ -89,7 +89,7 @@ def test_transformers_computes_the_same(transformers, model_folder, exported):
     )
     assert not any(info.values()), info
     assert theirs.dtype == torch.float32
-    ours = load(model_folder, bfloat16=False).model
+    ours = load(model_folder, precision="fp32").model
     ids = torch.randint(0, ours.config.vocabulary_size, (2, 96))
     positions = torch.randint(0, 96, (2, 96))
     with torch.no_grad():
@@ -134,7 +134,7 @@ def test_its_tokenizer_gives_the_ids_the_model_reads(
 
 def test_transformers_draws_the_picture_we_draw(transformers, model_folder, exported):
     options = GenerationOptions(temperature=0.0, guidance_scale=1.0)
-    engine = load(model_folder, bfloat16=False)
+    engine = load(model_folder, precision="fp32")
     expected = engine.extend(Document(Text("a red apple")), options).images[0].codes
 
     model = transformers.OPTForCausalLM.from_pretrained(exported)

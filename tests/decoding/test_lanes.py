@@ -27,9 +27,9 @@ def test_reading_step_by_step_is_one_pass_over_the_whole(model, jump):
     ]
     drawn = torch.randint(4, 300, (len(lanes), steps), generator=random)
     head = torch.arange(280, 344)
-    batch = Lanes(model, [[lane] for lane in lanes], steps + 1)
-    logits = [batch.read(batch.last, head)]
-    logits += [batch.read(drawn[:, i], head) for i in range(steps)]
+    batch = Lanes(model, [[lane] for lane in lanes], steps + 1, head)
+    logits = [batch.read(batch.last)]
+    logits += [batch.read(drawn[:, i]) for i in range(steps)]
     for row, lane in enumerate(lanes):
         wanted = teacher_forced(model, lane, drawn[row].tolist(), head)
         ours = torch.stack([step[row] for step in logits])
@@ -37,18 +37,17 @@ def test_reading_step_by_step_is_one_pass_over_the_whole(model, jump):
 
 
 def test_lanes_of_one_id_need_no_prefill(model):
-    batch = Lanes(model, [[Lane((2,), (0,), 1)]], 1)
-    head = torch.arange(10)
+    batch = Lanes(model, [[Lane((2,), (0,), 1)]], 1, torch.arange(10))
     wanted = model(torch.tensor([[2]]))[0, :, :10]
-    assert_close(batch.read(batch.last, head), wanted)
+    assert_close(batch.read(batch.last), wanted)
 
 
 def test_a_lane_that_has_ended_may_be_fed_beyond_the_last_position(model):
     last = model.config.context - 1
-    batch = Lanes(model, [[Lane((2, 5), (0, last), last + 1)]], 3)
+    batch = Lanes(model, [[Lane((2, 5), (0, last), last + 1)]], 3, torch.arange(10))
     ids = batch.last
     for _ in range(3):
-        ids = batch.read(ids, torch.arange(10)).argmax(-1)
+        ids = batch.read(ids).argmax(-1)
 
 
 @pytest.mark.parametrize("lengths", [(20, 29, 17), (40, 0, 17), (40, 40, 17)], ids=str)
@@ -66,11 +65,9 @@ def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(model, le
     passes = []
     whole = model.memorise
     model.memorise = lambda ids, *more: (passes.append(len(ids)), whole(ids, *more))
-    shared = Lanes(model, requests, 3)
+    shared = Lanes(model, requests, 3, head)
     del model.memorise
     assert passes == [len(set(lengths)), 6]
-    apart = Lanes(model, [[lane] for request in requests for lane in request], 3)
+    apart = Lanes(model, [[lane] for request in requests for lane in request], 3, head)
     for ids in (apart.last, torch.arange(6) + 290, torch.arange(6) + 300):
-        assert_close(
-            shared.read(ids, head), apart.read(ids, head), rtol=1e-4, atol=1e-4
-        )
+        assert_close(shared.read(ids), apart.read(ids), rtol=1e-4, atol=1e-4)

@@ -15,7 +15,7 @@ STEPS = 200
 
 @pytest.fixture(scope="module")
 def engine():
-    return load(bfloat16=False)
+    return load(precision="fp32")
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +44,10 @@ def test_a_cache_changes_nothing(engine, prompt, greedy, before):
     head = torch.arange(model.config.vocabulary_size)
     drawn = []
     with torch.inference_mode():
-        lanes = Lanes(model, [[one] for one in (*others, lane)], STEPS)
+        lanes = Lanes(model, [[one] for one in (*others, lane)], STEPS, head)
         ids = lanes.last
         for _ in range(STEPS):
-            ids = lanes.read(ids, head).argmax(-1)
+            ids = lanes.read(ids).argmax(-1)
             drawn.append(int(ids[-1]))
     assert drawn == greedy
 

@@ -74,7 +74,7 @@ def test_a_seed_draws_the_same_codes_again(engine):
 
 def test_log_probabilities_while_drawing_are_those_of_reading():
     """Greedy codes are the argmax of one teacher-forced pass over the result."""
-    engine = load(bfloat16=False)
+    engine = load(precision="fp32")
     drawn = draw(engine, ["a red heart"], temperature=0.0, guidance_scale=1.0)[0]
     codec, vocabulary = engine.codec, engine.codec.vocabulary
     from cm3leon.tokens.codec import positions

@@ -65,7 +65,7 @@ def steps(
     assert len(each) == 1, "some prompts are guided, some are not"
     (guided,) = (count == 2 for count in each)
     most = max(prompt.most for prompt in prompts)
-    lanes = Lanes(model, [prompt.lanes for prompt in prompts], most)
+    lanes = Lanes(model, [prompt.lanes for prompt in prompts], most, constraint.ids)
     head = constraint.ids.to(lanes.last.device)
 
     rows: list[list[int]] = [[] for _ in prompts]
@@ -74,7 +74,7 @@ def steps(
     going = set(range(len(prompts)))
     ids = lanes.last
     for step in range(most):
-        logits = lanes.read(ids, head)
+        logits = lanes.read(ids)
         if guided:
             logits = _combined(logits[::2], logits[1::2], options)
         if penalised:

@@ -30,12 +30,13 @@ from cm3leon.errors import CheckpointError, Cm3leonError, ConfigError, DataError
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.model.transformer import Transformer, TransformerConfig
 from cm3leon.model.weights import fit
-from cm3leon.precision import uses_bfloat16
+from cm3leon.precision import has_bfloat16
 from cm3leon.tokens.codec import Codec
 from cm3leon.tokens.text import TextTokenizer
 from cm3leon.tokens.vocabulary import Vocabulary
 
 FORMAT = 1
+PRECISIONS = ("fp32", "bf16", "int8")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SHAPE = ("vocabulary_size", "context", "width", "layers", "heads")
 
@@ -70,7 +71,7 @@ def load(
     *,
     memory: str | Path | None = None,
     encoder: str | Path | None = None,
-    bfloat16: bool | None = None,
+    precision: str | None = None,
 ) -> Engine:
     """The engine of a model folder, by default the model that ships.
 
@@ -78,18 +79,25 @@ def load(
         path: the folder.
         memory: a memory bank to take neighbours from; by default the folder's own.
         encoder: the CLIPModel it was built with; by default the folder's own.
-        bfloat16: whether weights and products are in bf16, else in fp32; by default
-            where the processor has it, which is twice as fast (docs/decoding.md).
+        precision: of the transformer's weights: "fp32", "bf16", or "int8" with products
+            in bf16 (docs/decoding.md). By default bf16 where the processor has it,
+            which is twice as fast, else fp32.
 
     Raises:
         CheckpointError: the folder is missing, incomplete, or its files do not fit.
+        ConfigError: there is no such precision.
         DataError: the vocabulary or the text tokenizer is damaged.
     """
+    if precision not in (None, *PRECISIONS):
+        raise ConfigError(
+            f"precision is {precision!r}; it can be {', '.join(PRECISIONS)}"
+        )
     folder = located(path)
     settings = settings_of(folder)
     model = _model(folder, settings)
-    if uses_bfloat16(bfloat16):
-        model.bfloat16()
+    precision = precision or ("bf16" if has_bfloat16() else "fp32")
+    if precision != "fp32":
+        model.pack("int8" if precision == "int8" else "bf16")
     image_tokenizer = ImageTokenizer.load(folder / "image_tokenizer")
     codec = Codec(
         Vocabulary.load(folder / "vocabulary.json"),

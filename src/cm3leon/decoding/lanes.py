@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cm3leon.model.cache import KVCache
+from cm3leon.model.packed import linear
 from cm3leon.model.transformer import Transformer
 
 WORTH_SHARING = 16  # ids; reading fewer twice costs less than another pass
@@ -45,7 +46,11 @@ class Lanes:
     """The lanes of several requests and the keys and values of what they have read."""
 
     def __init__(
-        self, model: Transformer, requests: Sequence[Sequence[Lane]], room: int
+        self,
+        model: Transformer,
+        requests: Sequence[Sequence[Lane]],
+        room: int,
+        head: Int[Tensor, " vocab"],
     ) -> None:
         """Read all of each lane but its last id.
 
@@ -53,6 +58,7 @@ class Lanes:
             model: what reads.
             requests: the lanes of each, as many in all; of any length from 1.
             room: most ids that `read` will be given per lane.
+            head: the ids to score, in this order.
         """
         lanes = [lane for request in requests for lane in request]
         device = model.embedding.weight.device
@@ -63,6 +69,7 @@ class Lanes:
         begun = [count for count in alike for _ in range(each)]
         rests = [len(lane.ids) - 1 - n for lane, n in zip(lanes, begun, strict=True)]
         self._model = model
+        self._head = linear(model.embedding.weight[head.to(device)], model.packing)
         self._cache = model.cache(len(lanes), max(rests) + room)
         if max(alike):
             firsts = [request[0] for request in requests]
@@ -122,14 +129,12 @@ class Lanes:
         self._model.memorise(ids.to(device), places.to(device), cache)
         cache.trim(torch.tensor(counts, device=device))
 
-    def read(
-        self, ids: Int[Tensor, " batch"], head: Int[Tensor, " vocab"]
-    ) -> Float[Tensor, "batch vocab"]:
-        """Read one id in each lane; logits of what follows it, for `head` rows only."""
+    def read(self, ids: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
+        """Read one id in each lane; logits of what follows it."""
         places = self._place[:, None]
-        logits = self._model(ids[:, None], places, self._cache, head=head)
+        hidden = self._model.hidden(ids[:, None], places, self._cache)
         # A lane whose answer has ended is still fed, and must not leave the table.
         self._place = self._after.clamp(max=self._model.config.context - 1)
         self._after = self._after + 1
-        out: Tensor = logits[:, 0].float()
-        return out
+        logits: Tensor = self._head(hidden[:, 0])
+        return logits.float()

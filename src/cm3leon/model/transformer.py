@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cm3leon.errors import ConfigError
 from cm3leon.model.cache import KVCache
+from cm3leon.model.packed import Packing, pack
 
 POSITION_OFFSET = 2  # rows of the position table before position 0
 DEVIATION = 0.006
@@ -139,6 +140,7 @@ class Transformer(nn.Module):
         """
         super().__init__()
         self.config = config
+        self.packing: Packing | None = None  # how its linear layers are stored
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.positions = nn.Embedding(config.context + POSITION_OFFSET, config.width)
         self.blocks = nn.ModuleList(
@@ -238,6 +240,16 @@ class Transformer(nn.Module):
             return None
         visible = torch.ones(time, time, dtype=torch.bool).tril()
         return torch.zeros(time, time).masked_fill(~visible, -torch.inf)
+
+    def pack(self, packing: Packing) -> None:
+        """Become bf16, its linear layers packed: faster to draw with, unable to learn.
+
+        Args:
+            packing: "bf16", or "int8" for weights of 8 bits, half as large again.
+        """
+        self.requires_grad_(False).bfloat16()
+        pack(self, packing)
+        self.packing = packing
 
     def cache(
         self, batch: int, capacity: int, dtype: torch.dtype | None = None
