@@ -298,3 +298,25 @@ def test_contrast_in_a_batch_is_contrast_one_by_one(engine, options):
         for prompt, seed in zip(PROMPTS, seeds, strict=True)
     ]
     assert codes(together) == codes(alone)
+
+
+EDITED = Document(PICTURES[0], Text("make it red"))
+
+
+def test_editing_with_scales_of_one_is_drawing_without_guidance(engine, options):
+    plain = engine.extend(EDITED, replace(options, guidance_scale=1.0))
+    ones = replace(options, guidance_scale=1.0, image_guidance_scale=1.0)
+    assert engine.extend(EDITED, ones) == plain
+    assert engine.extend(EDITED, replace(ones, image_guidance_scale=3.0)) != plain
+
+
+def test_edits_in_a_batch_are_edits_one_by_one(engine, options):
+    edits = [EDITED, Document(PICTURES[1], Text("a longer wish, with more words"))]
+    options = replace(options, image_guidance_scale=1.5)
+    alone = [engine.extend(one, options, seeds=[7]) for one in edits]
+    assert engine.extend(edits, options, seeds=[7, 7]) == alone
+
+
+def test_editing_needs_a_picture(plain, options):
+    with pytest.raises(RequestError, match="is for editing, and the document has no"):
+        plain.extend(Document(Text("a")), replace(options, image_guidance_scale=1.5))

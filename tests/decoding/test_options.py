@@ -30,6 +30,8 @@ from cm3leon.errors import ConfigError
         ("strong_temperature", 0.0, "strong_temperature is 0.0, not above 0"),
         ("weak_temperature", math.inf, "weak_temperature is inf, not above 0 and f"),
         ("neighbours", -1, "neighbours is -1, below 0; 0 is none"),
+        ("image_guidance_scale", -1.0, "image_guidance_scale is -1.0, below 0"),
+        ("image_guidance_scale", "2", "image_guidance_scale is '2', not a number"),
         ("unconditional", "none", "unconditional is 'none'; it can be 'mask'"),
         ("max_text", 0, "max_text is 0, below 1; 64 is usual"),
         ("max_text", None, "max_text is None, not a whole number"),
@@ -73,3 +75,10 @@ def test_seeded_keeps_a_seed_and_draws_one_where_there_is_none():
 def test_named_lists_what_can_be_given():
     named = GenerationOptions.named()
     assert asdict(GenerationOptions(seed=1)).keys() == set(named)
+
+
+def test_two_ways_to_draw_at_once_are_refused():
+    with pytest.raises(
+        ConfigError, match="image_guidance_scale and contrast_k are two"
+    ):
+        GenerationOptions(image_guidance_scale=1.5, contrast_k=3)

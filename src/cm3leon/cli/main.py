@@ -19,6 +19,8 @@ from cm3leon.errors import Cm3leonError
 VERBS = {
     "generate": ("cm3leon.cli.generate:generate", "Draw pictures of a text."),
     "infill": ("cm3leon.cli.infill:infill", "Draw part of a picture again."),
+    "edit": ("cm3leon.cli.edit:edit", "Draw a picture as an instruction changes it."),
+    "ask": ("cm3leon.cli.ask:ask", "Ask a question about a picture."),
     "caption": ("cm3leon.cli.caption:caption", "Say what is in a picture."),
     "train": ("cm3leon.cli.train:app", "Train a tokenizer or a model."),
     "data": ("cm3leon.cli.data:app", "Build and look at a corpus."),

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from cm3leon.decoding.contrastive import contrast
-from cm3leon.decoding.guidance import guide
+from cm3leon.decoding.guidance import guide, guide_edit
 from cm3leon.decoding.lanes import Lanes
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.decoding.prompt import Prompt
@@ -63,7 +63,7 @@ def steps(
     assert all(prompt.constraint == constraint for prompt in prompts)
     each = {len(prompt.lanes) for prompt in prompts}
     assert len(each) == 1, "some prompts are guided, some are not"
-    (guided,) = (count == 2 for count in each)
+    (count,) = each
     most = max(prompt.most for prompt in prompts)
     lanes = Lanes(model, [prompt.lanes for prompt in prompts], most, constraint.ids)
     head = constraint.ids.to(lanes.last.device)
@@ -75,8 +75,8 @@ def steps(
     ids = lanes.last
     for step in range(most):
         logits = lanes.read(ids)
-        if guided:
-            logits = _combined(logits[::2], logits[1::2], options)
+        if count > 1:
+            logits = _combined([logits[lane::count] for lane in range(count)], options)
         if penalised:
             logits = penalise(logits, seen, options.repetition_penalty)
         column = sample(constraint.restrict(logits, step), options, chances)
@@ -94,15 +94,21 @@ def steps(
         yield rows, not going
         if not going:
             return
-        ids = chosen.repeat_interleave(2) if guided else chosen
+        ids = chosen.repeat_interleave(count)
 
 
 def _combined(
-    conditional: Float[Tensor, "batch vocab"],
-    unconditional: Float[Tensor, "batch vocab"],
-    options: GenerationOptions,
+    lanes: Sequence[Float[Tensor, "batch vocab"]], options: GenerationOptions
 ) -> Float[Tensor, "batch vocab"]:
-    """Logits of both lanes as one: guided, then contrasted if that is asked for."""
+    """Logits of all lanes as one: guided, then contrasted if that is asked for."""
+    conditional, unconditional, *nothing = lanes
+    if nothing:
+        assert options.image_guidance_scale is not None, "so the lane was made"
+        return guide_edit(
+            *(conditional, unconditional, *nothing),
+            image_scale=options.image_guidance_scale,
+            text_scale=options.guidance_scale,
+        )
     logits = guide(conditional, unconditional, options.guidance_scale)
     if options.contrast_k is None:
         return logits

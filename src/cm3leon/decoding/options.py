@@ -22,6 +22,8 @@ class GenerationOptions:
     top_p: float = 1.0  # share of the probability kept; 1 keeps all
     top_k: int | None = None  # ids kept; None keeps all
     guidance_scale: float = 3.0  # pictures only; 1 is none. Yu et al. 2023, §3.1
+    image_guidance_scale: float | None = None  # of the pictures before it; None: as the
+    # words. Yu et al. 2023, §4.1: editing with 1.5, and 7.5 for the words
     contrast_k: int | None = None  # CD-K, pictures only; None: off. §3.1, eq. 3
     contrast_alpha: float = 0.5  # share of the k-th probability that is plausible
     strong_temperature: float = 1.0  # of the lane with the words, in CD-K
@@ -52,6 +54,16 @@ class GenerationOptions:
                 f"guidance_scale is {self.guidance_scale}, below 0 or not finite; 1 is "
                 "no guidance, 3 is usual"
             )
+        if self.image_guidance_scale is not None:
+            if not 0 <= self.image_guidance_scale < math.inf:
+                raise ConfigError(
+                    f"image_guidance_scale is {self.image_guidance_scale}, below 0 or "
+                    "not finite; 1 is no guidance, 1.5 is usual"
+                )
+            if self.contrast_k is not None:
+                raise ConfigError(
+                    "image_guidance_scale and contrast_k are two ways to draw; give one"
+                )
         if self.contrast_k is not None and self.contrast_k < 1:
             raise ConfigError(
                 f"contrast_k is {self.contrast_k}, below 1; leave it out for no "
@@ -97,19 +109,23 @@ class GenerationOptions:
             "temperature",
             "top_p",
             "guidance_scale",
+            "image_guidance_scale",
             "contrast_alpha",
             "repetition_penalty",
             "strong_temperature",
             "weak_temperature",
         ):
             value = getattr(self, name)
+            if name == "image_guidance_scale" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int | float):
                 raise ConfigError(f"{name} is {value!r}, not a number")
 
     @property
     def has_two_lanes(self) -> bool:
         """Whether a picture needs the lane without its words too."""
-        return self.guidance_scale != 1 or self.contrast_k is not None
+        guided = self.guidance_scale != 1 or self.image_guidance_scale is not None
+        return guided or self.contrast_k is not None
 
     def seeded(self) -> "GenerationOptions":
         """The same with a seed: its own, or else a new one, so that it can be told."""

@@ -6,6 +6,9 @@
     neigh-   unconditional  <eos> (Ti <break> Ii <break>)K <mask:0> <break>
     bours     or, "absent"  <eos> (Ti <break> Ii <break>)K
               or, "alone"   <eos> <mask:0> <break>
+    edit     conditional    <eos> IMAGE <break> TEXT <break>        §4.1, two scales
+             unconditional  <eos> IMAGE <break> <mask:0> <break>
+             nothing        <eos> <mask:0> <break>
     fill     conditional    <eos> <mask:0> <break> IMAGE <eos> <infill:0>
     redraw   conditional    <eos> TEXT <break> CODES <mask:0> CODES <eos> <infill:0>
              unconditional  <eos> <mask:0> <break> CODES <mask:1> CODES <eos> <infill:1>
@@ -35,13 +38,13 @@ class Prompt:
     constraint: Constraint
     most: int  # ids to draw; a picture takes all of them
     known: Mapping[int, int] = field(default_factory=dict)  # step -> id not to draw
+    nothing: Lane | None = None  # of edited pictures
 
     @property
     def lanes(self) -> tuple[Lane, ...]:
-        """The conditional lane, and behind it the unconditional if there is one."""
-        if self.unconditional is None:
-            return (self.conditional,)
-        return (self.conditional, self.unconditional)
+        """The conditional lane, and behind it the others that there are."""
+        lanes = (self.conditional, self.unconditional, self.nothing)
+        return tuple(lane for lane in lanes if lane is not None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +99,17 @@ class PromptWriter:
                 masked = self.codec.extend_prompt(Document(), neighbours)
             unconditional = self._lane(masked, repeat("text"), vocabulary.image.start)
         constraint = Constraint.image(self.codec)
-        return self._prompt(constraint, conditional, unconditional, options)
+        prompt = self._prompt(constraint, conditional, unconditional, options)
+        if options.image_guidance_scale is None:
+            return prompt
+        if not document.images:
+            raise RequestError(
+                "image_guidance_scale is for editing, and the document has no picture "
+                "before its words; put one there or leave the scale out"
+            )
+        empty = self.codec.mask_prompt(Document(Hole()))
+        nothing = self._lane(empty, repeat("text"), vocabulary.image.start)
+        return replace(prompt, nothing=nothing)
 
     def fill(self, document: Document, options: GenerationOptions) -> Prompt:
         """Ask for what stands in the first hole of `document`.
