@@ -6,11 +6,11 @@ python benchmarks/retrieval_compute.py --shards SHARDS --tokenizers TOKENIZERS
 SHARDS has the folders train and val_concept, with neighbours; the picture needs the
 extra [evaluation]. The shipped shape is trained twice from nothing, on rows without and
 with two neighbours, as many ids a step, and validated as it was trained. In 40 % of the
-rows with neighbours the document may be one of them, as in the shipped recipe: from real
-ones alone a model of this size does not learn to look (docs/log.md). Prints nats per
-image code against training FLOPs and, where one reaches a loss of the other, the ratio of
-their compute. The learning rate is constant after its warm-up, so that every point is one
-of a longer training.
+rows with neighbours the document may be one of them, as in the shipped recipe: a model
+of this size does not learn to look at real ones alone (docs/log.md). Prints nats per
+image code against training FLOPs and, where one reaches a loss of the other, the ratio
+of their compute. The learning rate is constant after its warm-up, so that every point
+is one of a longer training.
 """
 
 import argparse
