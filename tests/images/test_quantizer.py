@@ -81,8 +81,9 @@ def test_the_gradient_passes_straight_through():
     assert quantizer.codebook.grad is None or not quantizer.codebook.grad.any()
 
 
-def test_commitment_and_codebook_terms_are_the_formulas(grid):
-    quantizer = quantizer_of(commitment=0.25)
+@pytest.mark.parametrize(("commitment", "pull"), [(0.25, 1.0), (1.0, 0.25)])
+def test_commitment_and_codebook_terms_are_the_formulas(grid, commitment, pull):
+    quantizer = quantizer_of(commitment=commitment, codebook_weight=pull)
     grid.requires_grad_(True)
     out = quantizer(grid)
     z, e = flat(grid.detach()), quantizer.codebook.detach()[out.codes.flatten()]
@@ -90,9 +91,9 @@ def test_commitment_and_codebook_terms_are_the_formulas(grid):
     assert_close(out.loss, 1.25 * squared)
     out.loss.backward()
     # sg: the encoder is pulled by the commitment alone, a code by its vectors alone
-    assert_close(flat(grid.grad), 0.25 * 2 * (z - e) / z.numel())
-    pull = torch.zeros(SIZE, WIDTH).index_add_(0, out.codes.flatten(), e - z)
-    assert_close(quantizer.codebook.grad, 2 * pull / z.numel())
+    assert_close(flat(grid.grad), commitment * 2 * (z - e) / z.numel())
+    pulled = torch.zeros(SIZE, WIDTH).index_add_(0, out.codes.flatten(), e - z)
+    assert_close(quantizer.codebook.grad, pull * 2 * pulled / z.numel())
 
 
 def test_with_averages_the_loss_is_the_commitment_alone(grid):

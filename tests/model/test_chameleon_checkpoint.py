@@ -253,7 +253,7 @@ def read(layout, tensors):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (None, "x lacks {up}; is it a whole Chameleon"),
+        (None, "x lacks {up}; is it another model's"),
         ((81, 64), "x: {up} is [81, 64], the model needs [80, 64]; use"),
         ("bias", "x holds {up}.bias, which a Chameleon has no place for"),
     ],

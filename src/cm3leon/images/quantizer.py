@@ -4,7 +4,9 @@
     codebook = |sg(z) - e|^2          pulls codes to vectors (gradient form only)
     commit   = |z - sg(e)|^2          pulls vectors to codes
 
-sg stops the gradient; the output is z + sg(e - z), the straight-through estimate.
+sg stops the gradient; the output is z + sg(e - z), the straight-through estimate. The
+commitment has the weight beta; taming-transformers gave it to the other term by mistake
+and kept that as its default (`legacy`): there it is `codebook_weight` that is beta.
 With `normalise`, z and e lie on the unit sphere (Yu et al. 2022, ViT-VQGAN §3.2).
 """
 
@@ -34,6 +36,7 @@ class QuantizerConfig:
     normalise: bool = False
     learning: Literal["gradient", "average"] = "gradient"
     commitment: float = 0.25
+    codebook_weight: float = 1.0  # of the codebook term; learning = "gradient" only
     decay: float = 0.99  # of the moving averages; learning = "average" only
 
 
@@ -85,7 +88,8 @@ class Quantizer(nn.Module):
         chosen = self.lookup(codes)
         loss = self.config.commitment * F.mse_loss(flat, chosen.detach())
         if self.config.learning == "gradient":
-            loss = loss + F.mse_loss(chosen, flat.detach())
+            pull = F.mse_loss(chosen, flat.detach())
+            loss = loss + self.config.codebook_weight * pull
         passed = flat + (chosen - flat).detach()
         vectors = passed.unflatten(0, (batch, height, columns)).permute(0, 3, 1, 2)
         return Quantized(vectors, codes.view(batch, height, columns), loss)

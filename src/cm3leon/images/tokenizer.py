@@ -78,8 +78,10 @@ class ImageTokenizer:
         """Pictures from codes.
 
         Raises:
-            RequestError: another number of codes, or a code outside the codebook.
+            RequestError: another number of codes, a code outside the codebook, or no
+                decoder.
         """
+        self.check_decodes()
         if codes.shape[1] != self.codes_per_image:
             raise RequestError(
                 f"a picture has {self.codes_per_image} codes, not {codes.shape[1]}"
@@ -92,6 +94,18 @@ class ImageTokenizer:
                 f"codes run from 0 to {self.codebook_size - 1}; got {low} to {high}"
             )
         return to_images(self.vqgan.decode(codes))
+
+    def check_decodes(self) -> None:
+        """Whether pictures can be drawn, asked before any work.
+
+        Raises:
+            RequestError: there is no decoder.
+        """
+        if not self.vqgan.config.decodes:
+            raise RequestError(
+                "this image tokenizer came without its decoder: it reads pictures and "
+                "draws none; import the model again with the decoder's file"
+            )
 
     def save(self, folder: str | Path, *, half: bool = False) -> None:
         """Write `config.json` and `model.safetensors` (without training statistics).

@@ -5,8 +5,9 @@
 The paper's tokenizer is Make-A-Scene's (Gafni et al. 2022), a VQGAN with f = 8; its
 shape is the preset `vqgan-8192`. `patch` > 1 folds squares of pixels into channels
 before the first convolution and unfolds them after the last, which saves the costly
-full-resolution layers: that is what the shipped preset does. GroupNorm, swish and
-strided convolutions are taming-transformers', so public weights can be mapped.
+full-resolution layers: that is what the shipped preset does. Without it, and from 128
+`channels` on, where norms have 32 groups, this is taming-transformers' network, whose
+weights `images.checkpoint` reads.
 """
 
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ class VQGANConfig:
     decoder_blocks: int = 3  # and of the decoder
     attention: tuple[int, ...] = (32,)  # sides of the grids that attend
     latent: int = 256  # channels between the convolutions and the quantizer
+    decodes: bool = True  # some public tokenizers come without their decoder
     quantizer: QuantizerConfig = field(default_factory=QuantizerConfig)
 
     def __post_init__(self) -> None:
@@ -213,7 +215,7 @@ class VQGAN(nn.Module):
         self.to_code = nn.Conv2d(config.latent, width, 1)
         self.quantizer = Quantizer(config.quantizer)
         self.from_code = nn.Conv2d(width, config.latent, 1)
-        self.decoder = decoder(config)
+        self.decoder = decoder(config) if config.decodes else nn.Sequential()
 
     def vectors(
         self, pixels: Float[Tensor, "batch 3 height width"]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cm3leon.errors import CheckpointError, ConfigError
 from cm3leon.model.chameleon import Chameleon, ChameleonConfig
+from cm3leon.weight_files import shaped, take
 
 Joint = Literal["rows", "columns", "same", "pairs", "head norm"]
 
@@ -129,10 +130,10 @@ def from_transformers(
     renamed = {}
     for ours, rule in names(config.layers):
         shape = wanted[ours]
-        tensor = _take(read, rule.transformers, origin)
+        tensor = take(read, rule.transformers, origin)
         if rule.joint == "head norm" and 0 < len(tensor) < shape[0]:
             tensor = tensor.repeat_interleave(shape[0] // len(tensor), 0)
-        renamed[ours] = _shaped(tensor, shape, rule.transformers, origin)
+        renamed[ours] = shaped(tensor, shape, rule.transformers, origin)
     _nothing_left(read, origin)
     return renamed
 
@@ -197,7 +198,7 @@ def from_meta(
         elif rule.joint != "same":
             shape[int(rule.joint == "columns")] //= ranks
         parts = [
-            _shaped(_take(shard, rule.meta, origin), shape, rule.meta, origin)
+            shaped(take(shard, rule.meta, origin), shape, rule.meta, origin)
             for shard in left
         ]
         joined[ours] = _joined(parts, rule.joint, config.head_dim, wanted[ours][0])
@@ -270,7 +271,7 @@ def settings_from_meta(
             "the missing ones"
         )
     rows, gates = (
-        _take(dict(shards[0]), name, origin).shape[0]
+        take(dict(shards[0]), name, origin).shape[0]
         for name in ("tok_embeddings.weight", "layers.0.feed_forward.w1.weight")
     )
     shape = {
@@ -305,21 +306,6 @@ def _shapes(config: ChameleonConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         state = Chameleon(config).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
-
-
-def _take(tensors: dict[str, Tensor], name: str, origin: str) -> Tensor:
-    if name not in tensors:
-        raise CheckpointError(f"{origin} lacks {name}; is it a whole Chameleon?")
-    return tensors.pop(name)
-
-
-def _shaped(tensor: Tensor, shape: Sequence[int], name: str, origin: str) -> Tensor:
-    if list(tensor.shape) != list(shape):
-        raise CheckpointError(
-            f"{origin}: {name} is {list(tensor.shape)}, the model needs {list(shape)}; "
-            "use the weights and the settings of one model"
-        )
-    return tensor
 
 
 def _nothing_left(tensors: Mapping[str, Tensor], origin: str) -> None:
