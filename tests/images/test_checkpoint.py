@@ -183,6 +183,15 @@ def test_codes_and_loss_are_those_of_transformers(pixels, attention, multipliers
     assert ours.config.quantizer.commitment == 1.0
 
 
+def test_defaults_are_those_of_transformers():
+    transformers = pytest.importorskip("transformers")
+    defaults = transformers.ChameleonVQVAEConfig()
+    for name, default in checkpoint.DEFAULTS.items():
+        assert getattr(defaults, name) == default
+    public = checkpoint.settings_from_transformers({}, "x")
+    assert (public.pixels, public.codes_per_image, public.decodes) == (512, 1024, False)
+
+
 def test_tamings_mistake_is_kept_unless_it_is_turned_off():
     for given, weights in (
         ({}, (1.0, 0.25)),

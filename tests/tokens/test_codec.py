@@ -25,6 +25,22 @@ CODECS = {
         CODES,
     ),
 }
+WORDS = range(71, 71 + TOKENIZER.size)  # as in a tokenizer of Chameleon's
+CHAMELEON = Codec(
+    Vocabulary.chameleon(
+        {
+            **{"<s>": 0, "<pad>": 1, "</s>": 2, "<racm3:break>": 68, "<eoss>": 69},
+            **{
+                f"IMGIMG{chr(65 + i // 10)}{chr(65 + i % 10)}Z": 4 + i
+                for i in range(64)
+            },
+            **{f"word {id}": id for id in WORDS},
+        },
+        400,
+    ),
+    TOKENIZER,
+    CODES,
+)
 SPECIALS = [
     *("<break>", "<eos>", "<mask:0>", "<infill:0>", "<end>", "<pad>"),
     *("<racm3:break>", "<eoss>", "<sentinel:0>", "</s>"),
@@ -66,6 +82,20 @@ def any_codec(request):
 def test_decoding_what_was_encoded_gives_the_document(layout, found):
     codec, document = CODECS[layout], document_of(found)
     assert codec.decode(codec.encode(document)) == document
+
+
+@law
+@given(contents())
+def test_chameleons_pictures_open_and_close_and_its_documents_come_back(found):
+    v, document = CHAMELEON.vocabulary, document_of(found)
+    ids = CHAMELEON.encode(document)
+    assert CHAMELEON.decode(ids) == document
+    assert (ids[0], ids[-1]) == (v.begin, v.eos) == (0, 2)
+    assert ids.count(v.begin) == ids.count(v.eos) == 1
+    ends = [place for place, id in enumerate(ids) if id == v.end]
+    assert [ids[place - CODES - 1] for place in ends] == [v.break_] * len(ends)
+    assert len(ends) == ids.count(v.break_) == len(document.images)
+    assert CHAMELEON.extend_prompt(document) == [*ids[:-1], v.break_]
 
 
 @law

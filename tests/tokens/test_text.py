@@ -126,3 +126,74 @@ def test_a_tokenizer_that_loses_text_or_knows_specials_is_refused(tokenizer, tmp
         other.write_text(json.dumps(table))
         with pytest.raises(DataError, match=key):
             TextTokenizer.load(other)
+
+
+BYTES_LAST = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+ISOLATED = {"type": "Split", "pattern": {"String": " "}, "behavior": "Isolated"}
+STEPS = [
+    {**ISOLATED, "invert": False},
+    {"type": "Digits", "individual_digits": True},
+    {"type": "Punctuation", "behavior": "Isolated"},
+    {**BYTES_LAST, "trim_offsets": True},
+]
+
+
+def sequence(*steps):
+    return {"type": "Sequence", "pretokenizers": [*steps]}
+
+
+@settings(deadline=None)
+@given(text=st.text())
+@example(text=" it's 12,  345\n")
+def test_any_text_comes_back_from_a_tokenizer_that_splits_more(tokenizer, text):
+    table = json.loads(tokenizer._tokenizer.to_str())
+    table["pre_tokenizer"] = sequence(*STEPS)
+    split = TextTokenizer.part(table, range(tokenizer.size), "x")
+    assert split.decode(split.encode(text)) == text
+
+
+@pytest.mark.parametrize(
+    "splitter",
+    [
+        None,
+        sequence(),
+        sequence(*STEPS[:-1]),
+        sequence({**STEPS[0], "behavior": "Removed"}, STEPS[-1]),
+        sequence({"type": "Whitespace"}, STEPS[-1]),
+        sequence({**STEPS[-1], "add_prefix_space": True}),
+    ],
+)
+def test_a_splitter_that_loses_or_adds_text_is_refused(tokenizer, splitter):
+    table = json.loads(tokenizer._tokenizer.to_str())
+    table["pre_tokenizer"] = splitter
+    with pytest.raises(DataError, match="pre_tokenizer is set otherwise"):
+        TextTokenizer.part(table, range(tokenizer.size), "x")
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_a_part_is_the_tokenizer_within_a_larger_one(tokenizer, joined):
+    table = json.loads(tokenizer._tokenizer.to_str())
+    words = {token: id + 7 for token, id in table["model"]["vocab"].items()}
+    table["model"]["vocab"] = {"<s>": 0, "re": 5, **words}
+    table["model"]["merges"] += [["<", "s>"], ["s", ">"], ["s>", "<s>"]]
+    if joined:
+        table["model"]["merges"] = [" ".join(pair) for pair in table["model"]["merges"]]
+    table["model"] |= {"unk_token": "<s>", "continuing_subword_prefix": ""}
+    part = TextTokenizer.part(table, range(7, 7 + tokenizer.size), "x")
+    assert part.size == tokenizer.size
+    assert all(part.encode(x) == tokenizer.encode(x) for x in [*TEXTS, *SPECIALS])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"decoder": {"type": "Metaspace"}}, "x is no byte-level BPE: it decodes by"),
+        ({"normalizer": {"type": "Lowercase"}}, "normalizer is set otherwise"),
+        ({"model": {"type": "WordPiece"}}, "x is no text tokenizer: KeyError"),
+        ({"decoder": None}, "x is no text tokenizer: TypeError"),
+    ],
+)
+def test_a_part_that_is_no_byte_level_bpe_is_refused(tokenizer, change, message):
+    table = json.loads(tokenizer._tokenizer.to_str()) | change
+    with pytest.raises(DataError, match=message):
+        TextTokenizer.part(table, range(tokenizer.size), "x")

@@ -8,11 +8,22 @@ import pytest
 from cm3leon.errors import ConfigError, DataError
 from cm3leon.tokens.vocabulary import Vocabulary
 
+
+def chameleons(codes=64, words=300, **more):
+    """Tokens as in Chameleon's tokenizer, in the order of its ids."""
+    spelled = ("".join(chr(65 + int(x)) for x in str(code)) for code in range(codes))
+    names = ["<s>", "<pad>", "</s>", "<unk>", *(f"IMGIMG{code}Z" for code in spelled)]
+    names += ["<eoss>", "<racm3:break>", "<reserved08706>"]
+    names += ["<", *(f"word {i}" for i in range(1, words))]
+    return {name: id for id, name in enumerate(names)} | more
+
+
 LAYOUTS = {
     "own": Vocabulary.own(300, 64),
     "authors": Vocabulary.authors(
         text_size=304, codebook_size=64, reserved=16, holes=8
     ),
+    "chameleon": Vocabulary.chameleon(chameleons(), 384),
 }
 
 
@@ -56,6 +67,45 @@ def test_the_authors_names_and_ours_mean_the_same_ids():
         ("<infill:7>", "<sentinel:7>"),
     ):
         assert names[ours] == names[theirs]
+
+
+def test_chameleons_tokens_have_the_roles_of_ours():
+    v, entries = LAYOUTS["chameleon"], chameleons()
+    assert (v.image, v.text) == (range(4, 68), range(71, 371))
+    assert v.image_id(37) == entries["IMGIMGDHZ"]
+    assert v.kind(entries["<"]) == "text"
+    for role, name in (
+        (v.begin, "<s>"),
+        (v.eos, "</s>"),
+        (v.break_, "<racm3:break>"),
+        (v.end, "<eoss>"),
+        (v.pad, "<pad>"),
+    ):
+        assert role == entries[name] == v.names[name]
+    assert v.stops == (v.break_, v.eos, entries["<reserved08706>"])
+    assert (v.masks, v.infills) == ((), ())
+
+
+def test_elsewhere_a_document_begins_as_it_ends_and_no_turn_stops_a_text():
+    for layout in ("own", "authors"):
+        v = LAYOUTS[layout]
+        assert (v.begin, v.stops) == (v.eos, (v.break_, v.eos))
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"a": 0, "IMGIMGAZ": 1}, "the tokenizer has no <racm3:break>; is it"),
+        (chameleons(codes=0), "has 0 image codes and 300 text ids; is it Chameleon's"),
+        (chameleons(IMGIMGBZ=371), "image code 1 has the id 371; the ids of codes"),
+        (chameleons(IMGIMGBAAZ=371), "image code 64 has the id None; the ids of codes"),
+        (chameleons(more=375), r"301 text ids are spread over range\(71, 376\)"),
+        (chameleons(more=400), "text ids are spread"),
+    ],
+)
+def test_a_tokenizer_of_another_kind_is_refused(entries, message):
+    with pytest.raises(DataError, match=message):
+        Vocabulary.chameleon(entries, 384)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -108,6 +158,7 @@ def test_the_table_of_these_tests_is_a_vocabulary(tmp_path):
         {"size": 300},
         {"size": 0},
         {"size": True},
+        {"order": "other"},
         {"names": []},
         {"names": {}},
     ],

@@ -28,6 +28,7 @@ VERBS = {
     "cite": ("cm3leon.cli.cite:cite", "Say where a picture came from."),
     "memory": ("cm3leon.cli.memory:app", "Build and search memory banks."),
     "export": ("cm3leon.cli.export:export", "Write a model for other programs."),
+    "import": ("cm3leon.cli.import_:app", "Read models of other programs."),
     "plan": ("cm3leon.cli.plan:plan", "Say what a training costs, before it runs."),
     "info": ("cm3leon.cli.info:info", "Show what a model folder holds."),
 }

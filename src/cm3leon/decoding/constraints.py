@@ -32,8 +32,7 @@ class Constraint:
     @classmethod
     def extending(cls, codec: Codec) -> "Constraint":
         """Text up to the next segment or the document's end."""
-        stops = (codec.vocabulary.break_, codec.vocabulary.eos)
-        return cls("text", _text(codec), stops)
+        return cls("text", _text(codec), codec.vocabulary.stops)
 
     @classmethod
     def filling(cls, codec: Codec) -> "Constraint":

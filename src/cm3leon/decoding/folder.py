@@ -1,6 +1,6 @@
 """A model as a folder on disk, and back.
 
-config.json            shape of the transformer, position slot, format
+config.json            shape of the model, which model, position slot, format
 model.safetensors      its parameters, fp32 or bf16
 vocabulary.json        which ids are what
 text_tokenizer.json    words <-> text ids
@@ -28,6 +28,8 @@ from cm3leon.decoding.engine import Engine, Retrieves
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import CheckpointError, Cm3leonError, ConfigError, DataError
 from cm3leon.images.tokenizer import ImageTokenizer
+from cm3leon.model.chameleon import Chameleon
+from cm3leon.model.chameleon_checkpoint import config_from
 from cm3leon.model.transformer import Transformer, TransformerConfig
 from cm3leon.model.weights import fit
 from cm3leon.precision import has_bfloat16
@@ -39,6 +41,7 @@ FORMAT = 1
 PRECISIONS = ("fp32", "bf16", "int8")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 SHAPE = ("vocabulary_size", "context", "width", "layers", "heads")
+KINDS = ("cm3leon", "chameleon")  # `model` in config.json; the first if it is not there
 
 
 def shipped() -> Path:
@@ -94,16 +97,16 @@ def load(
         )
     folder = located(path)
     settings = settings_of(folder)
-    model = _model(folder, settings)
+    model = model_of(folder, settings)
+    if not isinstance(model, Transformer):
+        raise CheckpointError(
+            f"{folder} is a Chameleon; this version's engine asks only models of its "
+            "own kind"
+        )
     precision = precision or ("bf16" if has_bfloat16() else "fp32")
     if precision != "fp32":
         model.pack("int8" if precision == "int8" else "bf16")
-    image_tokenizer = ImageTokenizer.load(folder / "image_tokenizer")
-    codec = Codec(
-        Vocabulary.load(folder / "vocabulary.json"),
-        TextTokenizer.load(folder / "text_tokenizer.json"),
-        image_tokenizer.codes_per_image,
-    )
+    codec, image_tokenizer = tokenizers_of(folder)
     options = _options(folder / "generation.json")
     bank, towers = memory or folder / "memory", encoder or folder / "bi_encoder"
     retriever = None
@@ -189,11 +192,31 @@ def settings_of(folder: Path) -> dict[str, Any]:
             f"{path} has format {settings.get('format')!r}, this version reads "
             f"{FORMAT}; save the model again with this version"
         )
+    if (kind := settings.get("model", KINDS[0])) not in KINDS:
+        raise CheckpointError(
+            f"{path}: model is {kind!r}; this version reads {' and '.join(KINDS)}"
+        )
     for name in (*SHAPE, "position_slot"):
         value = settings.get(name)
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise CheckpointError(f"{path}: {name} is {value!r}, not a whole number")
     return settings
+
+
+def tokenizers_of(folder: Path) -> tuple[Codec, ImageTokenizer]:
+    """What turns documents and pictures of a model folder into ids and codes.
+
+    Raises:
+        CheckpointError: the image tokenizer is missing or damaged.
+        DataError: the vocabulary or the text tokenizer is.
+    """
+    image_tokenizer = ImageTokenizer.load(folder / "image_tokenizer")
+    codec = Codec(
+        Vocabulary.load(folder / "vocabulary.json"),
+        TextTokenizer.load(folder / "text_tokenizer.json"),
+        image_tokenizer.codes_per_image,
+    )
+    return codec, image_tokenizer
 
 
 def parameters_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -229,14 +252,27 @@ def _retriever(
     return Retriever(bank, BiEncoder.load(encoder))
 
 
-def _model(folder: Path, settings: Mapping[str, Any]) -> Transformer:
-    tensors = parameters_of(folder)
-    try:
-        config = TransformerConfig(**{name: settings[name] for name in SHAPE})
-    except ConfigError as error:
-        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
+def model_of(folder: Path, settings: Mapping[str, Any]) -> Transformer | Chameleon:
+    """The model in a folder, in fp32.
+
+    Args:
+        folder: a model folder.
+        settings: what `settings_of` says of it.
+
+    Raises:
+        CheckpointError: its files are damaged or do not fit.
+    """
+    tensors, origin = parameters_of(folder), folder / "config.json"
+    model: Transformer | Chameleon
     with torch.device("meta"), _Unfilled():  # all weights are replaced at once
-        model = Transformer(config)
+        if settings.get("model", KINDS[0]) == "chameleon":
+            model = Chameleon(config_from(settings, str(origin)))
+        else:
+            try:
+                config = TransformerConfig(**{name: settings[name] for name in SHAPE})
+            except ConfigError as error:
+                raise CheckpointError(f"{origin}: {error}") from error
+            model = Transformer(config)
     fit(model.state_dict(), tensors, folder / "model.safetensors")
     model.load_state_dict(tensors, assign=True)
     return model.eval().requires_grad_(False)

@@ -58,7 +58,7 @@ def export_transformers(model_folder: Path | None, out: Path) -> Path:
     ours = _tensors([file])
     _check(ours, config, file)
     tensors = opt.to_opt(ours)
-    with _new_folder(out) as partial:
+    with new_folder(out) as partial:
         settings = opt.settings_to_opt(config, pad=vocabulary.pad, eos=vocabulary.eos)
         _write(partial / "config.json", settings | {"position_slot": slot})
         save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
@@ -111,7 +111,7 @@ def import_transformers(folder: Path, out: Path, like: Path | None = None) -> Pa
     slot = settings.get("position_slot")
     if slot is None:
         slot = _read_config(like)[1] if like is not None else 0
-    with _new_folder(out) as partial:
+    with new_folder(out) as partial:
         shape = {"format": FORMAT, **asdict(config), "position_slot": slot}
         _write(partial / "config.json", shape)
         save_file(tensors, partial / "model.safetensors")
@@ -188,7 +188,7 @@ def _carry(sources: tuple[Path, ...], out: Path) -> None:
 
 
 @contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that becomes `out` if nothing goes wrong."""
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

@@ -25,7 +25,7 @@ from cm3leon.decoding.constraints import Constraint, Kind
 from cm3leon.decoding.lanes import Lane
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import RequestError
-from cm3leon.tokens.codec import Codec, positions
+from cm3leon.tokens.codec import Codec, check_holes, positions
 from cm3leon.tokens.document import Document, Hole, Image, Text
 
 
@@ -86,7 +86,8 @@ class PromptWriter:
         vocabulary = self.codec.vocabulary
         ids = self.codec.extend_prompt(document, neighbours)
         if want == "text":
-            ids = ids[:-1] if worded else ids  # within a text there is no <break>
+            if worded or vocabulary.order == "chameleon":
+                ids = ids[:-1]  # within a text there is no <break>
             lane = self._lane(ids, (), vocabulary.text.start)
             constraint = Constraint.extending(self.codec)
             return self._prompt(constraint, lane, None, options)
@@ -120,6 +121,7 @@ class PromptWriter:
         vocabulary, holes = self.codec.vocabulary, document.holes
         if not holes:
             raise RequestError("the document has no hole to fill; put a Hole in it")
+        check_holes(vocabulary, len(holes))
         if len(holes) > len(vocabulary.masks):
             raise RequestError(
                 f"the document has {len(holes)} holes, the model knows "
@@ -155,6 +157,7 @@ class PromptWriter:
                 a cell is not in the grid, or it is all too long.
         """
         vocabulary, count = self.codec.vocabulary, self.codec.codes_per_image
+        check_holes(vocabulary, len(hidden))
         document = _without_empty_text(document)
         last = document.segments[-1] if document.segments else None
         if not isinstance(last, Image) or last.codes is None or document.holes:

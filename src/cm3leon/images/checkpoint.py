@@ -47,6 +47,17 @@ SHAPE = {
     "codebook_size": ("n_embed", "num_embeddings"),
     "code_width": ("embed_dim", "embed_dim"),
 }
+# transformers' defaults, which its files may leave out
+DEFAULTS: dict[str, Any] = {
+    "resolution": 512,
+    "base_channels": 128,
+    "channel_multiplier": (1, 1, 2, 2, 4),
+    "num_res_blocks": 2,
+    "attn_resolutions": None,
+    "latent_channels": 256,
+    "num_embeddings": 8192,
+    "embed_dim": 256,
+}
 # what makes theirs our network: setting -> its value here, which is its default
 SAME: dict[str, object] = {
     "in_channels": 3,
@@ -73,7 +84,7 @@ def read(weights: Path, settings: Path) -> VQGAN:
         CheckpointError: a file is missing or damaged, holds code, or is of another
             network.
     """
-    config = settings_from_taming(_yaml(settings), str(settings))
+    config = settings_from_yaml(settings)
     tensors = weight_files.load(weights)
     return built(from_taming(tensors, config, str(weights)), config)
 
@@ -85,6 +96,15 @@ def built(tensors: Mapping[str, Tensor], config: VQGANConfig) -> VQGAN:
     wide = {name: tensor.float() for name, tensor in tensors.items()}
     vqgan.load_state_dict(wide, assign=True)
     return vqgan.eval()
+
+
+def settings_from_yaml(path: Path) -> VQGANConfig:
+    """Our shape for a `.yaml` of taming-transformers.
+
+    Raises:
+        CheckpointError: it is missing or damaged, or of another network.
+    """
+    return settings_from_taming(_yaml(path), str(path))
 
 
 def settings_from_taming(table: Mapping[str, Any], origin: str) -> VQGANConfig:
@@ -110,10 +130,12 @@ def settings_from_taming(table: Mapping[str, Any], origin: str) -> VQGANConfig:
 def settings_from_transformers(table: Mapping[str, Any], origin: str) -> VQGANConfig:
     """Our shape for the `vq_config` of transformers' Chameleon, without a decoder.
 
+    What it leaves out has transformers' default.
+
     Raises:
         CheckpointError: a setting is missing, or makes another network.
     """
-    return _config({**table, "decodes": False}, 1, origin)
+    return _config({**DEFAULTS, **table, "decodes": False}, 1, origin)
 
 
 def names(config: VQGANConfig) -> Iterator[tuple[str, str]]:

@@ -245,7 +245,7 @@ def settings_from_transformers(
         shape["key_heads"] = shape["heads"]
     theta = rotary.get("rope_theta", settings.get("rope_theta", 10_000.0))
     shape |= {"theta": theta, "norm_after": settings.get("swin_norm") or False}
-    return _config(shape, origin)
+    return config_from(shape, origin)
 
 
 def settings_from_meta(
@@ -286,18 +286,24 @@ def settings_from_meta(
         "theta": settings.get("rope_theta", 10_000.0),
         "norm_after": settings.get("swin_norm") or False,
     }
-    return _config(shape, origin)
+    return config_from(shape, origin)
 
 
-def _config(shape: Mapping[str, Any], origin: str) -> ChameleonConfig:
-    """The shape, once each value has the kind it needs."""
+def config_from(shape: Mapping[str, Any], origin: str) -> ChameleonConfig:
+    """The shape written somewhere, once each value has the kind it needs.
+
+    Raises:
+        CheckpointError: a value is missing, of another kind, or out of range.
+    """
     kinds = get_type_hints(ChameleonConfig)
     for name, kind in kinds.items():
-        value = shape[name]
+        value = shape.get(name)
         if type(value) is not kind and (kind, type(value)) != (float, int):
             raise CheckpointError(f"{origin}: {name} is {value!r}, no {kind.__name__}")
     try:
-        return ChameleonConfig(**{name: kinds[name](x) for name, x in shape.items()})
+        return ChameleonConfig(
+            **{name: kind(shape[name]) for name, kind in kinds.items()}
+        )
     except ConfigError as error:
         raise CheckpointError(f"{origin}: {error}") from error
 

@@ -5,6 +5,13 @@
 Neighbours first, the document last; `<eos>` only at the very start and end; one
 `<break>` between segments, save between words and a hole for words: an answer is filled
 in within its text (`Question: … Answer: <mask:0> <break> I`).
+
+Chameleon's documents (Chameleon Team 2024, §2.1) have other ends, and pictures that are
+opened and closed:
+
+    <s> T <break> I <end> T </s>
+
+It knows no holes. Its unconditional lane is the document without its words.
 """
 
 from collections.abc import Sequence
@@ -50,6 +57,18 @@ def positions(vocabulary: Vocabulary, ids: Sequence[int], slot: int) -> list[int
     return places
 
 
+def check_holes(vocabulary: Vocabulary, holes: int) -> None:
+    """Whether a model can have been trained with any holes.
+
+    Raises:
+        RequestError: there are some, and it cannot.
+    """
+    if holes and not vocabulary.masks:
+        raise RequestError(
+            "this model knows no holes: it goes on after a document, and fills none"
+        )
+
+
 class Codec:
     """One vocabulary and its tokenizers' sizes, speaking documents."""
 
@@ -88,6 +107,9 @@ class Codec:
         self, document: Document, neighbours: Sequence[Document] = ()
     ) -> list[int]:
         """The unconditional lane of `extend_prompt`: a mask for each of its texts."""
+        if self.vocabulary.order == "chameleon":
+            pictures = [x for x in document.segments if isinstance(x, Image)]
+            return self.extend_prompt(Document(*pictures), neighbours)
         masked: list[Segment] = []
         for segment in document.segments:
             if not isinstance(segment, Text):
@@ -116,8 +138,11 @@ class Codec:
         v = self.vocabulary
         found: list[Segment] = []
         run: list[int] = []
+        between = {*v.stops, v.begin, v.pad}
+        if v.order == "chameleon":
+            between.add(v.end)
         for value in [*ids, v.break_]:
-            if value in (v.break_, v.eos, v.pad):
+            if value in between:
                 if run:
                     found.append(self._segment(run))
                 run = []
@@ -146,21 +171,24 @@ class Codec:
         v = self.vocabulary
         if any(one.holes for one in neighbours):
             raise RequestError("a neighbour has a hole; only the document may have one")
+        check_holes(v, len(document.holes))
         if len(document.holes) > len(v.masks):
             raise RequestError(
                 f"{len(document.holes)} holes; this vocabulary has masks for "
                 f"{len(v.masks)}"
             )
-        ids = [v.eos]
+        ids = [v.begin]
         masks = iter(v.masks)
         for one in (*neighbours, document):
             wordy = False  # whether the segment before is text, which no break divides
             for segment in one.segments:
                 text = isinstance(segment, Text) or segment == Hole("text")
-                if len(ids) > 1 and not (text and wordy):
+                if v.order == "cm3" and len(ids) > 1 and not (text and wordy):
                     ids.append(v.break_)
                 if isinstance(segment, Hole):
                     ids.append(next(masks))
+                elif v.order == "chameleon" and isinstance(segment, Image):
+                    ids += [v.break_, *self._ids(segment), v.end]
                 else:
                     ids += self._ids(segment)
                 wordy = text

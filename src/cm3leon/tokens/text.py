@@ -5,14 +5,16 @@ The paper's has 56,320 ids, the shipped one a few thousand; both are trained by
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from cm3leon.errors import ConfigError, DataError
 
 BYTES = 256
+SPLITTERS = ("Split", "Digits", "Punctuation")  # may stand before the one into bytes
 
 
 def _blank() -> Tokenizer:
@@ -21,6 +23,20 @@ def _blank() -> Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
+
+
+def _keeps_all(splitter: Mapping[str, Any] | None) -> bool:
+    """Whether a splitter ends in bytes and drops nothing before that."""
+    steps = (splitter or {}).get("pretokenizers", [splitter])
+    *before, last = steps or [None]
+    return (
+        last is not None
+        and (last["type"], last.get("add_prefix_space")) == ("ByteLevel", False)
+        and all(
+            step["type"] in SPLITTERS and step.get("behavior") != "Removed"
+            for step in before
+        )
+    )
 
 
 class TextTokenizer:
@@ -63,19 +79,67 @@ class TextTokenizer:
                 reads some text as a special token.
         """
         try:
-            tokenizer = Tokenizer.from_str(Path(path).read_text(encoding="utf-8"))
+            content = Path(path).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} is no text tokenizer: {error}") from error
+        return cls._parsed(content, str(path))
+
+    @classmethod
+    def part(
+        cls, table: Mapping[str, Any], text: range, origin: str
+    ) -> "TextTokenizer":
+        """The words of a larger byte-level BPE, counted from 0.
+
+        Args:
+            table: a `tokenizer.json` whose ids are also specials and image codes.
+            text: the ids of its words.
+            origin: where it comes from, for the message.
+
+        Raises:
+            DataError: what is left is no byte-level BPE, or loses text.
+        """
+        whole = json.loads(_blank().to_str())
+        try:
+            model = table["model"]
+            entries = model["vocab"].items()
+            words = {token: id - text.start for token, id in entries if id in text}
+            pairs = [
+                pair.split(" ") if isinstance(pair, str) else pair
+                for pair in model["merges"]
+            ]
+            decoder = table["decoder"]["type"]
+            whole["pre_tokenizer"] = table["pre_tokenizer"]
+            whole["normalizer"] = table.get("normalizer")
+            kept = [x for x in pairs if {*x, "".join(x)} <= words.keys()]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{origin} is no text tokenizer: {error!r}") from error
+        learned = {"vocab": words, "merges": kept}
+        unknown = ("unk_token", "fuse_unk")  # no text is unknown to bytes
+        for key, value in whole["model"].items():
+            if key not in unknown:
+                whole["model"][key] = learned.get(key, model.get(key) or value)
+        if decoder != "ByteLevel":
+            raise DataError(f"{origin} is no byte-level BPE: it decodes by {decoder}")
+        return cls._parsed(json.dumps(whole), origin)
+
+    @classmethod
+    def _parsed(cls, content: str, path: str) -> "TextTokenizer":
+        """The tokenizer of a JSON, checked."""
+        try:
+            tokenizer = Tokenizer.from_str(content)
         except Exception as error:  # the library raises bare Exception
             raise DataError(f"{path} is no text tokenizer: {error}") from error
         # Anything but its entries and merges must be as in those trained here: an
-        # added token would turn text that spells it into its id, a normalizer or
-        # another splitter would not give the text back.
+        # added token would turn text that spells it into its id, a normalizer or a
+        # splitter that drops what it splits at would not give the text back.
         found, ours = json.loads(tokenizer.to_str()), json.loads(_blank().to_str())
         vocabulary = found["model"].pop("vocab", {})
         for part in (found, ours):
             for learned in ("vocab", "merges"):
                 part["model"].pop(learned, None)
         for key, value in ours.items():
-            if found.get(key) != value:
+            splits = key == "pre_tokenizer" and _keeps_all(found[key])
+            if found.get(key) != value and not splits:
                 raise DataError(
                     f"{path} is no plain byte-level BPE: {key} is set otherwise; "
                     "train one here"

@@ -1,23 +1,37 @@
 """Which ids are text, image codes and specials: one vocabulary as data.
 
-Two layouts are built in, and any other loads from JSON:
+Three layouts are built in, and any other loads from JSON:
 
 * our own: `<s> <pad> <eos> <unk>`, text, image codes, `<break> <end>`, masks, infills;
 * the authors' (metaseq): 65,536 base ids, then `<racm3:break>`, `<eoss>` and
   `<sentinel:i>`, which is a mask where it stands in a hole's place and an infill
-  where it is seen again.
+  where it is seen again;
+* Chameleon's, read from its tokenizer: specials in `<…>`, image codes in letters
+  (`IMGIMGBCZ` is code 12), and the rest text. It has no masks.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from cm3leon.errors import ConfigError, DataError
 
 Kind = Literal["text", "image", "special", "unused"]
+Order = Literal["cm3", "chameleon"]
+
+CODE = re.compile("IMGIMG([A-J]+)Z")  # an image code of Chameleon, A for 0 … J for 9
+CHAMELEON = {
+    "<break>": "<racm3:break>",
+    "<end>": "<eoss>",
+    "<eos>": "</s>",
+    "<s>": "<s>",
+    "<pad>": "<pad>",
+}
+TURN = "<reserved08706>"  # ends a turn of a conversation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +48,7 @@ class Vocabulary:
     infills: tuple[int, ...]  # equal to `masks` in the authors' layout
     size: int  # rows of the embedding
     names: Mapping[str, int] = field(hash=False)  # of every special, all spellings
+    order: Order = "cm3"  # of documents, see `codec`
 
     def __post_init__(self) -> None:
         if (
@@ -55,7 +70,8 @@ class Vocabulary:
             raise DataError(
                 f"vocabulary: ids reach {max(claimed)}, but it has {self.size} rows"
             )
-        if len(self.masks) != len(self.infills) or not self.masks:
+        masked = bool(self.masks) or self.order == "chameleon"
+        if len(self.masks) != len(self.infills) or not masked:
             raise DataError(
                 f"vocabulary: {len(self.masks)} masks for {len(self.infills)} infills"
             )
@@ -65,6 +81,17 @@ class Vocabulary:
         """Every special id."""
         named = (self.eos, self.pad, self.break_, self.end)
         return frozenset((*named, *self.masks, *self.infills, *self.names.values()))
+
+    @property
+    def begin(self) -> int:
+        """What a document begins with."""
+        return self.names["<s>"] if self.order == "chameleon" else self.eos
+
+    @property
+    def stops(self) -> tuple[int, ...]:
+        """What ends a text: a picture or another segment, the end, or a turn's end."""
+        turn = (self.names[TURN],) if TURN in self.names else ()
+        return (self.break_, self.eos, *turn)
 
     @classmethod
     def own(cls, text_size: int, codebook_size: int, holes: int = 8) -> "Vocabulary":
@@ -129,6 +156,51 @@ class Vocabulary:
         return cls._named(range(4, text_size), image, masks, masks, names)
 
     @classmethod
+    def chameleon(cls, entries: Mapping[str, int], size: int) -> "Vocabulary":
+        """The layout of a Chameleon tokenizer.
+
+        Args:
+            entries: every token and its id.
+            size: rows of the embedding.
+
+        Raises:
+            DataError: a name is missing, or image codes or text are no range of ids.
+        """
+        codes: dict[int, int] = {}
+        names: dict[str, int] = {}
+        text: list[int] = []
+        for name, id in entries.items():
+            if spelled := CODE.fullmatch(name):
+                codes[int("".join(str(ord(x) - ord("A")) for x in spelled[1]))] = id
+            elif name.startswith("<") and len(name) > 1:
+                names[name] = id
+            else:
+                text.append(id)
+        for ours, theirs in CHAMELEON.items():
+            if theirs not in names:
+                raise DataError(f"the tokenizer has no {theirs}; is it Chameleon's?")
+            names[ours] = names[theirs]
+        if not codes or not text:
+            raise DataError(
+                f"the tokenizer has {len(codes)} image codes and {len(text)} text ids; "
+                "is it Chameleon's?"
+            )
+        first = min(codes.values())
+        for code in range(len(codes)):
+            if codes.get(code) != first + code:
+                raise DataError(
+                    f"image code {code} has the id {codes.get(code)}; the ids of codes "
+                    f"must follow one another from {first}"
+                )
+        words = range(min(text), max(text) + 1)
+        if len(words) != len(text):
+            raise DataError(
+                f"{len(text)} text ids are spread over {words}; they must be one range"
+            )
+        image = range(first, first + len(codes))
+        return cls._named(words, image, (), (), names, size, "chameleon")
+
+    @classmethod
     def _named(
         cls,
         text: range,
@@ -137,6 +209,7 @@ class Vocabulary:
         infills: tuple[int, ...],
         names: dict[str, int],
         size: int | None = None,
+        order: Order = "cm3",
     ) -> "Vocabulary":
         last = max(text.stop - 1, image.stop - 1, *names.values())
         return cls(
@@ -150,6 +223,7 @@ class Vocabulary:
             infills=infills,
             size=-(-(last + 1) // 8) * 8 if size is None else size,
             names=names,
+            order=order,
         )
 
     def kind(self, id: int) -> Kind:
@@ -190,6 +264,8 @@ class Vocabulary:
             "size": self.size,
             "names": dict(self.names),
         }
+        if self.order != "cm3":
+            table["order"] = self.order
         path.write_text(json.dumps(table, indent=1) + "\n")
 
     @classmethod
@@ -210,6 +286,9 @@ class Vocabulary:
             numbers = (table["size"], *table["text"], *table["image"], *names.values())
             if wrong := [x for x in numbers if type(x) is not int]:
                 raise DataError(f"{path}: {wrong[0]!r} is no whole number")
+            order = table.get("order", "cm3")
+            if order not in get_args(Order):
+                raise DataError(f"{path}: documents have no order {order!r}")
             holes = sum(name.startswith("<mask:") for name in names)
             return cls._named(
                 range(*table["text"]),
@@ -218,6 +297,7 @@ class Vocabulary:
                 tuple(names[f"<infill:{i}>"] for i in range(holes)),
                 names,
                 table["size"],
+                order,
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"{path} is no vocabulary: {error!r}") from error
