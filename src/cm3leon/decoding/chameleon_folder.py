@@ -83,8 +83,9 @@ class Found:
     def report(self) -> dict[str, str]:
         """What was found, in rows for people."""
         config, v = self.config, self.vocabulary
-        held = [tensor for shard in self.shards for tensor in shard.values()]
-        kinds = sorted({str(tensor.dtype).removeprefix("torch.") for tensor in held})
+        pairs = [pair for shard in self.shards for pair in shard.items()]
+        types = {str(x.dtype) for name, x in pairs if name not in self.unused}
+        kinds = sorted(kind.removeprefix("torch.") for kind in types)
         norm = "behind" if config.norm_after else "before"
         codes = f"code 0 … {len(v.image) - 1} is id {v.image.start} … {v.image[-1]}"
         named = {"<racm3:break>": v.break_, "<eoss>": v.end, "<s>": v.begin}

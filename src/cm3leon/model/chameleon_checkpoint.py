@@ -331,7 +331,9 @@ def _joined(parts: list[Tensor], joint: Joint, head_dim: int, rows: int) -> Tens
     if joint == "head norm":
         each = torch.stack([_halves(part, head_dim) for part in parts])
         return each.repeat_interleave(rows // len(parts), 0)
-    whole = torch.cat(parts, int(joint == "columns"))
+    whole = parts[0]
+    if len(parts) > 1:
+        whole = torch.cat(parts, int(joint == "columns"))
     return _halves(whole, head_dim) if joint == "pairs" else whole
 
 
