@@ -249,8 +249,57 @@ def test_its_folder_is_described_and_says_what_it_is(imported, public_model):
     assert found["licence"] == "other"
     options = folder._options(imported / "generation.json")
     assert (options.guidance_scale, options.temperature) == (3.0, 0.7)
-    with pytest.raises(CheckpointError, match="is a Chameleon; this version's engine"):
-        folder.load(imported)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+def test_the_engine_draws_whole_pictures(imported, precision):
+    engine = folder.load(imported, precision=precision)
+    options = GenerationOptions(seed=0, temperature=0.9, max_text=5)
+    documents = [WORDS, Document(Text("two blue boats on the sea"))]
+    for drawn in engine.extend(documents, options):
+        (picture,) = drawn.images
+        assert len(picture.codes) == 16
+        assert set(picture.codes) <= set(range(64))
+        assert picture.pixels.size == (16, 16)
+    (whole,) = [image for image in engine.stream(WORDS, options) if image.codes]
+    assert whole == engine.extend(WORDS, options).images[0]
+    answered = engine.extend(Document(picture), options, "text")
+    assert isinstance(answered.segments[1], Text)
+
+
+def test_the_engine_draws_in_a_batch_what_it_draws_alone(imported, without_bfloat16):
+    engine = folder.load(imported, precision="fp32")
+    options = GenerationOptions(guidance_scale=2.0, image_guidance_scale=1.2)
+    picture = Image(tuple(range(16)))
+    documents = [
+        Document(picture, Text(words)) for words in ("apple", "two boats", "x")
+    ]
+    seeds = [5, 6, 7]
+    together = engine.extend(documents, options, seeds=seeds)
+    for one, seed, drawn in zip(documents, seeds, together, strict=True):
+        assert engine.extend([one], options, seeds=[seed]) == [drawn]
+
+
+@torch.no_grad()
+def test_the_engine_takes_the_likeliest_code_each_time(imported, model, tokenizers):
+    engine = folder.load(imported, precision="fp32")
+    options = GenerationOptions(temperature=0.0, guidance_scale=1.0)
+    codes = engine.extend(WORDS, options).images[0].codes
+    v = tokenizers[0].vocabulary
+    prompt = writer(tokenizers).extend(WORDS, "image", options).conditional.ids
+    ids = torch.tensor([[*prompt, *map(v.image_id, codes)]])
+    scores = model(ids)[0, -17:-1, v.image.start : v.image.stop]
+    assert tuple(scores.argmax(-1).tolist()) == codes
+
+
+def test_without_a_decoder_the_engine_says_so_before_it_draws(theirs, tmp_path):
+    out = chameleon_folder.save(chameleon_folder.find(theirs), tmp_path / "out")
+    engine = folder.load(out)
+    for ask in (engine.extend, lambda one: next(engine.stream(one))):
+        with pytest.raises(RequestError, match="came without its decoder"):
+            ask(WORDS)
+    answered = engine.extend(Document(Image(tuple(range(16)))), None, "text")
+    assert answered.segments[1].text is not None
 
 
 class Code:

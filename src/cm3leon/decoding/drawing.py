@@ -17,13 +17,13 @@ from cm3leon.decoding.lanes import Lanes
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.decoding.prompt import Prompt
 from cm3leon.decoding.sampling import penalise, sample
-from cm3leon.model.transformer import Transformer
+from cm3leon.model.language_model import LanguageModel
 
 Progress = Callable[[int, int], None]  # steps done, most steps there will be
 
 
 def draw(
-    model: Transformer,
+    model: LanguageModel,
     prompts: Sequence[Prompt],
     options: GenerationOptions,
     chances: Sequence[torch.Generator],
@@ -44,7 +44,7 @@ def draw(
 
 @torch.inference_mode()
 def steps(
-    model: Transformer,
+    model: LanguageModel,
     prompts: Sequence[Prompt],
     options: GenerationOptions,
     chances: Sequence[torch.Generator],

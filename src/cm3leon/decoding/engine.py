@@ -18,7 +18,7 @@ from cm3leon.decoding.options import GenerationOptions
 from cm3leon.decoding.prompt import Prompt, PromptWriter
 from cm3leon.errors import CheckpointError, RequestError
 from cm3leon.images.tokenizer import ImageTokenizer
-from cm3leon.model.transformer import Transformer
+from cm3leon.model.language_model import LanguageModel
 from cm3leon.randomness import torch_generator
 from cm3leon.tokens.codec import Codec
 from cm3leon.tokens.document import Document, Hole, Image, Segment, Text
@@ -42,7 +42,7 @@ class Engine:
 
     def __init__(
         self,
-        model: Transformer,
+        model: LanguageModel,
         codec: Codec,
         image_tokenizer: ImageTokenizer,
         position_slot: int = 0,
@@ -138,6 +138,8 @@ class Engine:
         Raises:
             RequestError: what is asked is impossible or too long; the message says why.
         """
+        if want == "image":
+            self.image_tokenizer.check_decodes()
         options = (options or self.options).seeded()
         documents = self._with_codes(_several(document))
         attributions: Sequence[Attribution] = [()] * len(documents)
@@ -189,6 +191,7 @@ class Engine:
         """
         if rows < 1:
             raise RequestError(f"rows is {rows}, below 1")
+        self.image_tokenizer.check_decodes()
         options = (options or self.options).seeded()
         (document,) = self._with_codes([document])
         attribution: Attribution = ()

@@ -30,6 +30,7 @@ from cm3leon.errors import CheckpointError, Cm3leonError, ConfigError, DataError
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.model.chameleon import Chameleon
 from cm3leon.model.chameleon_checkpoint import config_from
+from cm3leon.model.language_model import LanguageModel
 from cm3leon.model.transformer import Transformer, TransformerConfig
 from cm3leon.model.weights import fit
 from cm3leon.precision import has_bfloat16
@@ -98,11 +99,6 @@ def load(
     folder = located(path)
     settings = settings_of(folder)
     model = model_of(folder, settings)
-    if not isinstance(model, Transformer):
-        raise CheckpointError(
-            f"{folder} is a Chameleon; this version's engine asks only models of its "
-            "own kind"
-        )
     precision = precision or ("bf16" if has_bfloat16() else "fp32")
     if precision != "fp32":
         model.pack("int8" if precision == "int8" else "bf16")
@@ -252,7 +248,7 @@ def _retriever(
     return Retriever(bank, BiEncoder.load(encoder))
 
 
-def model_of(folder: Path, settings: Mapping[str, Any]) -> Transformer | Chameleon:
+def model_of(folder: Path, settings: Mapping[str, Any]) -> LanguageModel:
     """The model in a folder, in fp32.
 
     Args:
@@ -263,7 +259,7 @@ def model_of(folder: Path, settings: Mapping[str, Any]) -> Transformer | Chamele
         CheckpointError: its files are damaged or do not fit.
     """
     tensors, origin = parameters_of(folder), folder / "config.json"
-    model: Transformer | Chameleon
+    model: LanguageModel
     with torch.device("meta"), _Unfilled():  # all weights are replaced at once
         if settings.get("model", KINDS[0]) == "chameleon":
             model = Chameleon(config_from(settings, str(origin)))
