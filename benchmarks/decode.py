@@ -239,7 +239,7 @@ def random_preset(arguments: argparse.Namespace) -> None:
             )
             read = must_read(shape, 2 * pictures, codes, weight)
             limit = pictures * speed / read
-            against = f"{found / peer:.2f}" if peer else ""
+            against = f"{found / peer:.2f}" if peer and pictures == 1 else ""
             print(
                 f"| cm3leon, {packing} | {pictures} | {found:.1f} "
                 f"| {found / limit:.0%} | {against} |",

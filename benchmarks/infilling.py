@@ -129,7 +129,9 @@ def main() -> None:
                 for name in ("with the words", "without")
                 for seed in range(min(2, arguments.seeds))
             ]
-        contact_sheet(cells, columns=6).save(arguments.sheet)
+        contact_sheet(cells, columns=2 + 2 * min(2, arguments.seeds)).save(
+            arguments.sheet
+        )
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def ways(options: GenerationOptions) -> dict[str, GenerationOptions]:
     found = {
         f"temperature {t:g}": replace(plain, temperature=t) for t in (0.5, 0.7, 1.0)
     }
-    found["top-p 0.9"] = replace(options, guidance_scale=1.0)
+    found["top-p 0.9"] = replace(options, guidance_scale=1.0, top_p=0.9)
     for scale in (2.0, 3.0, 4.0, 5.0, 7.0):
         found[f"guidance {scale:g}"] = replace(options, guidance_scale=scale)
     found["CD-K"] = strategies(options)[1]

@@ -52,6 +52,21 @@ def test_half_precision_is_half_as_large_and_may_be_widened(saved, model):
         assert torch.equal(tensor.bfloat16(), model.state_dict()[name].bfloat16())
 
 
+def test_a_packed_model_is_not_saved_over_a_good_one(saved):
+    where = saved(dtype="bf16")
+    before = (where / "model.safetensors").read_bytes()
+    engine = folder.load(where, precision="int8")
+    with pytest.raises(CheckpointError, match="is packed as int8 to draw with"):
+        folder.save(
+            where,
+            engine.model,
+            engine.codec.vocabulary,
+            engine.codec.text_tokenizer,
+            engine.image_tokenizer,
+        )
+    assert (where / "model.safetensors").read_bytes() == before
+
+
 def test_an_unknown_precision_is_refused_before_anything_is_read(tmp_path):
     with pytest.raises(ConfigError, match="precision is 'int4'; it can be fp32, bf16"):
         folder.load(tmp_path, precision="int4")

@@ -136,7 +136,7 @@ def written(folder: Path, alphabets: Alphabets) -> int:
     if not (folder / INDEX).exists():
         return 0
     index = _index(folder)
-    if index["alphabets"] != asdict(alphabets):
+    if Alphabets(**index["alphabets"]) != alphabets:
         raise DataError(
             f"{folder} holds shards of other tokenizers, neighbours or versions; "
             "give another folder"

@@ -143,6 +143,11 @@ def save(
     Raises:
         CheckpointError: it could not be written.
     """
+    if model.packing is not None:
+        raise CheckpointError(
+            f"the model is packed as {model.packing} to draw with and cannot be saved; "
+            'load it with precision="fp32"'
+        )
     folder = Path(folder)
     partial = folder / ".partial"
     settings = {"format": FORMAT, **asdict(model.config)}

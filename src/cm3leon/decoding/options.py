@@ -22,8 +22,8 @@ class GenerationOptions:
     top_p: float = 1.0  # share of the probability kept; 1 keeps all
     top_k: int | None = None  # ids kept; None keeps all
     guidance_scale: float = 3.0  # pictures only; 1 is none. Yu et al. 2023, §3.1
-    image_guidance_scale: float | None = None  # of the pictures before it; None: as the
-    # words. Yu et al. 2023, §4.1: editing with 1.5, and 7.5 for the words
+    image_guidance_scale: float | None = None  # of the pictures before it, in
+    # editing; None: 1, with two lanes only. Yu et al. 2023, §4.1: 1.5, words 7.5
     contrast_k: int | None = None  # CD-K, pictures only; None: off. §3.1, eq. 3
     contrast_alpha: float = 0.5  # share of the k-th probability that is plausible
     strong_temperature: float = 1.0  # of the lane with the words, in CD-K

@@ -31,7 +31,10 @@ def strategies(options: GenerationOptions) -> tuple[GenerationOptions, ...]:
     """The two of the paper: as the options say, and by CD-K without guidance."""
     if options.contrast_k is not None:
         return (replace(options, contrast_k=None), options)
-    return (options, replace(options, contrast_k=CONTRAST_K, guidance_scale=1.0))
+    contrasted = replace(
+        options, image_guidance_scale=None, contrast_k=CONTRAST_K, guidance_scale=1.0
+    )
+    return (options, contrasted)
 
 
 def pool(

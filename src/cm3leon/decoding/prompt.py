@@ -96,7 +96,7 @@ class PromptWriter:
         if options.has_two_lanes:
             alone = options.unconditional == "alone"
             masked = self.codec.mask_prompt(document, () if alone else neighbours)
-            if options.unconditional == "absent" and neighbours:
+            if options.unconditional == "absent" and neighbours and not document.images:
                 masked = self.codec.extend_prompt(Document(), neighbours)
             unconditional = self._lane(masked, repeat("text"), vocabulary.image.start)
         constraint = Constraint.image(self.codec)
@@ -180,7 +180,7 @@ class PromptWriter:
         conditional = unconditional
         if worded:
             conditional = self._hiding(self.codec.encode(document), span)
-        guided = worded and options.has_two_lanes
+        guided = options.has_two_lanes  # without words both lanes are alike
         constraint = Constraint.image(self.codec)
         lanes = (conditional, unconditional if guided else None)
         prompt = self._prompt(constraint, *lanes, options, len(span))

@@ -245,7 +245,7 @@ class Transformer(nn.Module):
         """Become bf16, its linear layers packed: faster to draw with, unable to learn.
 
         Args:
-            packing: "bf16", or "int8" for weights of 8 bits, half as large again.
+            packing: "bf16", or "int8" for weights of 8 bits, half the size.
         """
         self.requires_grad_(False).bfloat16()
         pack(self, packing)
