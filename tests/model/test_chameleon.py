@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from cm3leon.errors import ConfigError
-from cm3leon.model import chameleon, chameleon_checkpoint
+from cm3leon.model import chameleon_checkpoint, language_model
 from cm3leon.model.chameleon import Chameleon, ChameleonConfig, HeadNorm, rotate
 
 SHAPE = ChameleonConfig(
@@ -67,7 +67,7 @@ def ids_of(seed, *shape):
 @pytest.mark.parametrize("short", [0, 10_000], ids=["fused", "by hand"])
 @torch.no_grad()
 def test_chameleon_of_transformers_is_the_same_function(model, monkeypatch, short):
-    monkeypatch.setattr(chameleon, "SHORT", short)
+    monkeypatch.setattr(language_model, "SHORT", short)
     ids, theirs = ids_of(0, 2, 64), peer(model)
     assert model(ids).std() > 0.1  # the weights do something
     hidden = theirs.model(ids).last_hidden_state
@@ -133,7 +133,7 @@ def test_a_shared_prefix_is_as_if_each_lane_had_read_it(model):
 
 @pytest.mark.parametrize("short", [0, 10_000])
 def test_packed_is_unpacked(model, monkeypatch, short):
-    monkeypatch.setattr(chameleon, "SHORT", short)
+    monkeypatch.setattr(language_model, "SHORT", short)
     lengths = [7, 1, 12]
     rows = ids_of(0, 2, sum(lengths))
     documents = torch.arange(3).repeat_interleave(torch.tensor(lengths)).expand(2, -1)

@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from cm3leon.errors import CheckpointError
-from cm3leon.model import opt, transformer
+from cm3leon.model import language_model, opt
 from cm3leon.model.presets import PRESETS
 from cm3leon.model.transformer import TransformerConfig
 
@@ -41,7 +41,7 @@ def ids_for(config, batch=2):
 def test_opt_of_transformers_is_the_same_function(
     config, scrambled, monkeypatch, short
 ):
-    monkeypatch.setattr(transformer, "SHORT", short)
+    monkeypatch.setattr(language_model, "SHORT", short)
     model = scrambled(config)
     ids = ids_for(config)
     ours, theirs = model(ids), peer(model)(ids).logits

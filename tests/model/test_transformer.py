@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from cm3leon.errors import ConfigError
-from cm3leon.model import transformer
+from cm3leon.model import language_model
 from cm3leon.model.presets import AUTHORS_VOCABULARY
 from cm3leon.model.transformer import (
     EPSILON,
@@ -129,14 +129,14 @@ def test_short_rows_by_two_products_are_long_rows_by_the_fused_kernel(
         return fused(*tensors, **options)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", counted)
-    monkeypatch.setattr(transformer, "SHORT", short)
+    monkeypatch.setattr(language_model, "SHORT", short)
     assert_close(model(ids), expected)
     assert len(kernels) == (model.config.layers if short < 10 else 0)
 
 
 @pytest.mark.parametrize("short", [0, 1000])
 def test_under_autocast_logits_are_near_those_of_fp32(model, monkeypatch, short):
-    monkeypatch.setattr(transformer, "SHORT", short)
+    monkeypatch.setattr(language_model, "SHORT", short)
     ids = ids_of(0, 2, 40)
     with torch.autocast("cpu", torch.bfloat16):
         halves = model(ids)

@@ -5,8 +5,9 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from cm3leon.model.language_model import SHORT
 from cm3leon.model.presets import PRESETS
-from cm3leon.model.transformer import SHORT, Transformer, TransformerConfig
+from cm3leon.model.transformer import Transformer, TransformerConfig
 from cm3leon.objective.loss import head_loss
 from cm3leon.planning.memory import MODES, Job, Precision, kept, made_again, memory
 from cm3leon.training.optimizer import Optimizer, OptimizerConfig

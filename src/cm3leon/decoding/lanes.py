@@ -16,7 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cm3leon.model.cache import KVCache
-from cm3leon.model.language_model import LanguageModel, head_of
+from cm3leon.model.language_model import LanguageModel
 from cm3leon.model.packed import linear
 
 WORTH_SHARING = 16  # ids; reading fewer twice costs less than another pass
@@ -69,7 +69,7 @@ class Lanes:
         begun = [count for count in alike for _ in range(each)]
         rests = [len(lane.ids) - 1 - n for lane, n in zip(lanes, begun, strict=True)]
         self._model = model
-        self._head = linear(head_of(model)[head.to(device)], model.packing)
+        self._head = linear(model.head_rows[head.to(device)], model.packing)
         self._cache = model.cache(len(lanes), max(rests) + room)
         if max(alike):
             firsts = [request[0] for request in requests]

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from cm3leon.errors import ConfigError
 from cm3leon.model.cache import KVCache
-from cm3leon.model.packed import Packing, pack
-from cm3leon.model.transformer import SHORT, attend
+from cm3leon.model.language_model import LanguageModel, causal, counted_on
+from cm3leon.model.transformer import attend
 
 DEVIATION = 0.02  # of fresh weights; the paper gives none
 HEAD_EPSILON = 1e-5  # of the norm over a head
@@ -166,7 +166,7 @@ class Block(nn.Module):
         return out
 
 
-class Chameleon(nn.Module):
+class Chameleon(LanguageModel):
     """Ids -> logits, called as `Transformer` is."""
 
     def __init__(
@@ -180,7 +180,6 @@ class Chameleon(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.packing: Packing | None = None  # how its linear layers are stored
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.norm = nn.RMSNorm(config.width, eps=config.epsilon)
@@ -190,6 +189,11 @@ class Chameleon(nn.Module):
             for name, weight in self.named_parameters():
                 if "norm" not in name:
                     weight.normal_(std=DEVIATION, generator=generator)
+
+    @property
+    def head_rows(self) -> Float[Tensor, "vocab width"]:
+        """The rows that score ids, not tied to the embedding."""
+        return self.head.weight
 
     def forward(
         self,
@@ -222,7 +226,7 @@ class Chameleon(nn.Module):
     ) -> Float[Tensor, "batch time width"]:
         """What the head multiplies: the normed stream after the last block."""
         assert cache is None or documents is None, "a lane of a cache is one document"
-        x, turn = self._embedded(ids, positions, cache)
+        x, turn = self.embedded(ids, positions, cache)
         bias = self._bias(ids, documents) if cache is None else None
         for layer, block in enumerate(self.blocks):
             x = block(x, turn, bias, cache, layer)
@@ -231,25 +235,7 @@ class Chameleon(nn.Module):
         normed: Tensor = self.norm(x)
         return normed
 
-    def memorise(
-        self,
-        ids: Int[Tensor, "batch time"],
-        positions: Int[Tensor, "batch time"] | None,
-        cache: KVCache,
-    ) -> None:
-        """Put ids into a cache and score nothing: the last block makes keys only."""
-        x, turn = self._embedded(ids, positions, cache)
-        last = len(self.blocks) - 1
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            if layer == last:
-                _, k, v = block.queries_keys_values(x, turn)
-                cache.store(layer, k, v)
-            else:
-                x = block(x, turn, None, cache, layer)
-        cache.advance(ids.shape[1])
-
-    def _embedded(
+    def embedded(
         self,
         ids: Int[Tensor, "batch time"],
         positions: Int[Tensor, "batch time"] | None,
@@ -259,10 +245,7 @@ class Chameleon(nn.Module):
         if cache is not None:
             cache.begin(ids.shape[1])
         if positions is None:
-            done = 0 if cache is None else cache.read[:, None]
-            positions = (torch.arange(ids.shape[1], device=ids.device) + done).expand(
-                ids.shape
-            )
+            positions = counted_on(ids, cache)
         pairs = torch.arange(0, self.config.head_dim, 2, device=ids.device)
         speeds = 1 / self.config.theta ** (pairs.float() / self.config.head_dim)
         angles = positions[:, None, :, None].float() * speeds
@@ -273,39 +256,10 @@ class Chameleon(nn.Module):
         ids: Int[Tensor, "batch time"],
         documents: Int[Tensor, "batch time"] | None,
     ) -> Tensor | None:
-        """0 where a query sees a key, -inf elsewhere; None for a long row of one."""
-        time = ids.shape[1]
-        if documents is None and (ids.device.type != "cpu" or time > SHORT):
-            return None
-        visible = torch.ones(time, time, dtype=torch.bool, device=ids.device).tril()
-        if documents is not None:
-            visible = visible & (
-                documents[:, None, :, None] == documents[:, None, None]
-            )
-        zeros = torch.zeros(visible.shape, device=ids.device)
-        return zeros.masked_fill(~visible, -torch.inf)
-
-    def pack(self, packing: Packing) -> None:
-        """Become bf16, its linear layers packed: faster to draw with, unable to learn.
-
-        Args:
-            packing: "bf16", or "int8" for weights of 8 bits, half the size.
-        """
-        self.requires_grad_(False).bfloat16()
-        pack(self, packing)
-        self.packing = packing
-
-    def cache(
-        self, batch: int, capacity: int, dtype: torch.dtype | None = None
-    ) -> KVCache:
-        """An empty cache for this model; on a CPU in fp32, which attends faster."""
-        weight = self.embedding.weight
-        return KVCache.allocate(
-            layers=self.config.layers,
-            batch=batch,
-            heads=self.config.heads,
-            capacity=capacity,
-            head_dim=self.config.head_dim,
-            dtype=dtype or (weight.dtype if weight.is_cuda else torch.float32),
-            device=weight.device,
+        """`causal`, and within a document if there are several in a row."""
+        if documents is None:
+            return causal(ids)
+        same = documents[:, None, :, None] == documents[:, None, None]
+        return torch.zeros(same.shape, device=ids.device).masked_fill(
+            ~same.tril(), -torch.inf
         )

@@ -1,14 +1,113 @@
-"""The two models that are asked in the same way, and what differs to those who ask."""
+"""What is the same in the models that are asked in the same way.
 
-from torch import Tensor
+A model has blocks, `packing`, and a table of rows that score ids. It reads
 
-from cm3leon.model.chameleon import Chameleon
-from cm3leon.model.transformer import Transformer
+    x, *more = embedded(ids, positions, cache)      more: what each block needs beside x
+    x = block(x, *more, bias, cache, layer)         in every block
 
-LanguageModel = Transformer | Chameleon
+and a cache is filled, packed weights are made and caches allocated alike for all.
+"""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from cm3leon.model.cache import KVCache
+from cm3leon.model.packed import Packing, pack
+
+SHORT = 512  # ids of a row up to which a CPU forms all scores at once
 
 
-def head_of(model: LanguageModel) -> Tensor:
-    """The rows that score ids, [vocab, width]: the embedding's where they are tied."""
-    table = model.head if isinstance(model, Chameleon) else model.embedding
-    return table.weight
+class LanguageModel(nn.Module):
+    """Ids -> logits; `Transformer` and `Chameleon` say how."""
+
+    config: Any  # its shape: layers, heads, head_dim and what else it has
+    embedding: nn.Embedding
+    blocks: nn.ModuleList
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.packing: Packing | None = None  # how its linear layers are stored
+
+    @property
+    def head_rows(self) -> Float[Tensor, "vocab width"]:
+        """The rows that score ids: the embedding's where they are tied."""
+        return self.embedding.weight
+
+    def hidden(
+        self,
+        ids: Int[Tensor, "batch time"],
+        positions: Int[Tensor, "batch time"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch time width"]:
+        """What the head multiplies: the normed stream after the last block."""
+        raise NotImplementedError
+
+    def embedded(
+        self,
+        ids: Int[Tensor, "batch time"],
+        positions: Int[Tensor, "batch time"] | None,
+        cache: KVCache | None,
+    ) -> tuple[Any, ...]:
+        """What the first block reads, and what each needs beside it."""
+        raise NotImplementedError
+
+    def memorise(
+        self,
+        ids: Int[Tensor, "batch time"],
+        positions: Int[Tensor, "batch time"] | None,
+        cache: KVCache,
+    ) -> None:
+        """Put ids into a cache and score nothing: the last block makes keys only."""
+        x, *more = self.embedded(ids, positions, cache)
+        blocks: list[Any] = [*self.blocks]
+        last = blocks.pop()
+        for layer, block in enumerate(blocks):
+            x = block(x, *more, None, cache, layer)
+        _, k, v = last.queries_keys_values(x, *more)
+        cache.store(len(blocks), k, v)
+        cache.advance(ids.shape[1])
+
+    def pack(self, packing: Packing) -> None:
+        """Become bf16, its linear layers packed: faster to draw with, unable to learn.
+
+        Args:
+            packing: "bf16", or "int8" for weights of 8 bits, half the size.
+        """
+        self.requires_grad_(False).bfloat16()
+        pack(self, packing)
+        self.packing = packing
+
+    def cache(
+        self, batch: int, capacity: int, dtype: torch.dtype | None = None
+    ) -> KVCache:
+        """An empty cache for this model; on a CPU in fp32, which attends faster."""
+        weight = self.embedding.weight
+        return KVCache.allocate(
+            layers=self.config.layers,
+            batch=batch,
+            heads=self.config.heads,
+            capacity=capacity,
+            head_dim=self.config.head_dim,
+            dtype=dtype or (weight.dtype if weight.is_cuda else torch.float32),
+            device=weight.device,
+        )
+
+
+def counted_on(
+    ids: Int[Tensor, "batch time"], cache: KVCache | None
+) -> Int[Tensor, "batch time"]:
+    """Positions that count on from what a cache has read, or from 0."""
+    done = 0 if cache is None else cache.read[:, None]
+    return (torch.arange(ids.shape[1], device=ids.device) + done).expand(ids.shape)
+
+
+def causal(ids: Int[Tensor, "batch time"]) -> Tensor | None:
+    """0 where a query sees a key, -inf elsewhere; None for a long row."""
+    time = ids.shape[1]
+    if ids.device.type != "cpu" or time > SHORT:
+        return None
+    visible = torch.ones(time, time, dtype=torch.bool).tril()
+    return torch.zeros(time, time).masked_fill(~visible, -torch.inf)

@@ -20,13 +20,12 @@ from torch import Tensor, nn
 
 from cm3leon.errors import ConfigError
 from cm3leon.model.cache import KVCache
-from cm3leon.model.packed import Packing, pack
+from cm3leon.model.language_model import LanguageModel, causal, counted_on
 
 POSITION_OFFSET = 2  # rows of the position table before position 0
 DEVIATION = 0.006
 POSITION_DEVIATION = 0.0002
 EPSILON = 1e-5
-SHORT = 512  # ids of a row up to which a CPU forms all scores at once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +125,7 @@ class Block(nn.Module):
         return q, k, v
 
 
-class Transformer(nn.Module):
+class Transformer(LanguageModel):
     """Ids -> logits."""
 
     def __init__(
@@ -140,7 +139,6 @@ class Transformer(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.packing: Packing | None = None  # how its linear layers are stored
         self.embedding = nn.Embedding(config.vocabulary_size, config.width)
         self.positions = nn.Embedding(config.context + POSITION_OFFSET, config.width)
         self.blocks = nn.ModuleList(
@@ -191,77 +189,23 @@ class Transformer(nn.Module):
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch time width"]:
         """What the head multiplies: the normed stream after the last block."""
-        x = self._embedded(ids, positions, cache)
-        bias = self._bias(ids) if cache is None else None
+        (x,) = self.embedded(ids, positions, cache)
+        bias = causal(ids) if cache is None else None
         for layer, block in enumerate(self.blocks):
             x = block(x, bias, cache, layer)
         if cache is not None:
             cache.advance(ids.shape[1])
         return norm(x)
 
-    def memorise(
-        self,
-        ids: Int[Tensor, "batch time"],
-        positions: Int[Tensor, "batch time"] | None,
-        cache: KVCache,
-    ) -> None:
-        """Put ids into a cache and score nothing: the last block makes keys only."""
-        x = self._embedded(ids, positions, cache)
-        last = len(self.blocks) - 1
-        for layer, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            if layer == last:
-                _, k, v = block.queries_keys_values(x)
-                cache.store(layer, k, v)
-            else:
-                x = block(x, None, cache, layer)
-        cache.advance(ids.shape[1])
-
-    def _embedded(
+    def embedded(
         self,
         ids: Int[Tensor, "batch time"],
         positions: Int[Tensor, "batch time"] | None,
         cache: KVCache | None,
-    ) -> Float[Tensor, "batch time width"]:
+    ) -> tuple[Float[Tensor, "batch time width"]]:
         """What the first block reads; a cache is made ready for it."""
         if cache is not None:
             cache.begin(ids.shape[1])
         if positions is None:
-            done = 0 if cache is None else cache.read[:, None]
-            positions = torch.arange(ids.shape[1], device=ids.device) + done
-            positions = positions.expand_as(ids)
-        x: Tensor = self.embedding(ids) + self.positions(positions + POSITION_OFFSET)
-        return x
-
-    def _bias(self, ids: Int[Tensor, "batch time"]) -> Tensor | None:
-        """0 where a query sees a key, -inf elsewhere; None for a long row."""
-        time = ids.shape[1]
-        if ids.device.type != "cpu" or time > SHORT:
-            return None
-        visible = torch.ones(time, time, dtype=torch.bool).tril()
-        return torch.zeros(time, time).masked_fill(~visible, -torch.inf)
-
-    def pack(self, packing: Packing) -> None:
-        """Become bf16, its linear layers packed: faster to draw with, unable to learn.
-
-        Args:
-            packing: "bf16", or "int8" for weights of 8 bits, half the size.
-        """
-        self.requires_grad_(False).bfloat16()
-        pack(self, packing)
-        self.packing = packing
-
-    def cache(
-        self, batch: int, capacity: int, dtype: torch.dtype | None = None
-    ) -> KVCache:
-        """An empty cache for this model; on a CPU in fp32, which attends faster."""
-        weight = self.embedding.weight
-        return KVCache.allocate(
-            layers=self.config.layers,
-            batch=batch,
-            heads=self.config.heads,
-            capacity=capacity,
-            head_dim=self.config.head_dim,
-            dtype=dtype or (weight.dtype if weight.is_cuda else torch.float32),
-            device=weight.device,
-        )
+            positions = counted_on(ids, cache)
+        return (self.embedding(ids) + self.positions(positions + POSITION_OFFSET),)
