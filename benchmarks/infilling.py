@@ -18,9 +18,10 @@ import numpy as np
 from PIL import Image as Pixels
 
 import cm3leon
-from cm3leon.data.pictures import Picture, Pictures
+from cm3leon.data.pictures import Picture
 from cm3leon.decoding.engine import Engine
 from cm3leon.decoding.regions import cells_of_box
+from cm3leon.evaluation.drawing import colour_pictures
 from cm3leon.evaluation.features import PictureFeatures
 from cm3leon.evaluation.frechet import frechet_distance
 from cm3leon.images.pixels import square
@@ -88,9 +89,7 @@ def main() -> None:
     arguments = parser.parse_args()
     engine = cm3leon.load(arguments.model)
     see = PictureFeatures()
-    opened = Pictures.open(arguments.data, arguments.split)
-    core = np.random.default_rng(0).permutation(opened.groups("tier")["core"])
-    pictures = [opened[int(number)] for number in core[: arguments.pictures]]
+    pictures = colour_pictures(arguments.data, arguments.split, arguments.pictures)
     tokenizer = engine.image_tokenizer
     real = [square(one.image, tokenizer.pixels) for one in pictures]
     original = see([centre(one) for one in real])

@@ -18,15 +18,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 import cm3leon
-from cm3leon.data.pictures import Pictures
 from cm3leon.decoding.engine import Engine
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.decoding.pool import strategies
 from cm3leon.evaluation.alignment import Alignment
-from cm3leon.evaluation.drawing import draw_captions
+from cm3leon.evaluation.drawing import colour_pictures, draw_captions
 from cm3leon.evaluation.features import PictureFeatures, TextFeatures
 from cm3leon.evaluation.frechet import frechet_distance
 from cm3leon.images.pixels import square
@@ -104,21 +102,6 @@ def chart(rows: dict[str, dict[int, np.ndarray]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def originals(
-    engine: Engine, data: str, split: str, count: int
-) -> tuple[list[Image.Image], list[str], list[str]]:
-    """Pictures, captions and names of a split's colour drawings, always the same."""
-    opened = Pictures.open(data, split)
-    core = np.random.default_rng(0).permutation(opened.groups("tier")["core"])
-    pictures = [opened[int(number)] for number in core[:count]]
-    side = engine.image_tokenizer.pixels
-    return (
-        [square(one.image, side) for one in pictures],
-        [one.caption for one in pictures],
-        [one.label for one in pictures],
-    )
-
-
 def main() -> None:
     """Draw, measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -134,10 +117,11 @@ def main() -> None:
     engine = cm3leon.load(arguments.model)
     see, read = PictureFeatures(), TextFeatures()
     alignment = Alignment.load(arguments.alignment)
-    pictures, captions, labels = originals(
-        engine, arguments.data, arguments.split, arguments.pictures
-    )
-    real, words = see(pictures), read(labels)
+    pictures = colour_pictures(arguments.data, arguments.split, arguments.pictures)
+    captions = [one.caption for one in pictures]
+    side = engine.image_tokenizer.pixels
+    real = see([square(one.image, side) for one in pictures])
+    words = read([one.label for one in pictures])
     counts = [1 << n for n in range(arguments.most.bit_length())]
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
     asked = ways(engine.options)

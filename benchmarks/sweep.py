@@ -18,9 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import cm3leon
-from cm3leon.data.pictures import Picture, Pictures
 from cm3leon.evaluation.alignment import Alignment
-from cm3leon.evaluation.drawing import draw_captions
+from cm3leon.evaluation.drawing import colour_pictures, draw_captions
 from cm3leon.evaluation.features import PictureFeatures, TextFeatures
 from cm3leon.evaluation.frechet import frechet_distance
 from cm3leon.images.pixels import square
@@ -29,14 +28,6 @@ from cm3leon.images.pixels import square
 def numbers(words: str) -> list[float]:
     """`"2,3.5"` -> [2.0, 3.5]."""
     return [float(word) for word in words.split(",")]
-
-
-def chosen(data: str, count: int) -> list[Picture]:
-    """Colour pictures of val_concept, the same on each run."""
-    pictures = Pictures.open(data, "val_concept")
-    core = pictures.groups("tier")["core"]
-    order = np.random.default_rng(0).permutation(core)[:count]
-    return [pictures[int(number)] for number in order]
 
 
 def main() -> None:
@@ -54,7 +45,7 @@ def main() -> None:
     engine = cm3leon.load(arguments.model)
     see, read = PictureFeatures(), TextFeatures()
     alignment = Alignment.load(arguments.alignment)
-    pictures = chosen(arguments.data, arguments.pictures)
+    pictures = colour_pictures(arguments.data, "val_concept", arguments.pictures)
     captions = [picture.caption for picture in pictures]
     side = engine.image_tokenizer.pixels
     originals = [square(picture.image, side) for picture in pictures]

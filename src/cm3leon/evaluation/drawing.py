@@ -1,14 +1,29 @@
-"""Pictures of many captions, for what is measured on drawn pictures."""
+"""Captions, and pictures of them, for what is measured on drawn pictures."""
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 from PIL import Image
 
+from cm3leon.data.pictures import Picture, Pictures
 from cm3leon.decoding.engine import Engine
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.tokens.document import Document, Text
 
 BATCH = 64
+
+
+def colour_pictures(data: str, split: str, count: int) -> list[Picture]:
+    """Up to `count` colour drawings of a split, the same on each run.
+
+    Args:
+        data: a folder of `cm3leon data build`.
+        split: which.
+        count: most pictures.
+    """
+    opened = Pictures.open(data, split)
+    order = np.random.default_rng(0).permutation(opened.groups("tier")["core"])
+    return [opened[int(number)] for number in order[:count]]
 
 
 def draw_captions(
