@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from cm3leon.decoding import lanes as lanes_module
 from cm3leon.decoding.lanes import Lane, Lanes
 
 
@@ -71,3 +72,26 @@ def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(model, le
     apart = Lanes(model, [[lane] for request in requests for lane in request], 3, head)
     for ids in (apart.last, torch.arange(6) + 290, torch.arange(6) + 300):
         assert_close(shared.read(ids), apart.read(ids), rtol=1e-4, atol=1e-4)
+
+
+def test_a_request_with_nothing_in_common_may_stand_beside_long_prefixes(
+    model, monkeypatch
+):
+    """Prefixes are read some at a time, and one of them is empty."""
+    monkeypatch.setattr(lanes_module, "AT_ONCE", 1)
+    beginning = tuple(range(10, 40))
+
+    def lane(first, last):
+        ids = (*first, last)
+        return Lane(ids, tuple(range(len(ids))), len(ids))
+
+    requests = [
+        (lane(beginning, 41), lane(beginning, 42)),
+        (lane((50,), 51), lane((60,), 61)),
+    ]
+    head = torch.arange(280, 344)
+    together = Lanes(model, requests, 1, head)
+    apart = Lanes(model, [[one] for request in requests for one in request], 1, head)
+    assert_close(
+        together.read(together.last), apart.read(apart.last), rtol=1e-4, atol=1e-4
+    )

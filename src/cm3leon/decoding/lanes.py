@@ -56,7 +56,7 @@ class Lanes:
 
         Args:
             model: what reads.
-            requests: the lanes of each, as many in all; of any length from 1.
+            requests: the lanes of each, the same number in each; of any length from 1.
             room: most ids that `read` will be given per lane.
             head: the ids to score, in this order.
         """
@@ -81,8 +81,7 @@ class Lanes:
             [lane.next_position for lane in lanes], device=device
         )
         self.last = torch.tensor([lane.ids[-1] for lane in lanes], device=device)
-        if max(rests):
-            self._memorise(lanes, begun, rests, self._cache)
+        self._memorise(lanes, begun, rests, self._cache)
 
     def _prefix(self, lanes: Sequence[Lane], counts: Sequence[int]) -> KVCache:
         """A cache of the first ids of lanes, one that comes several times read once."""
@@ -118,6 +117,8 @@ class Lanes:
         cache: KVCache,
     ) -> None:
         """Read `counts` ids of each lane from `starts` on."""
+        if not max(counts):
+            return
         ids, places = torch.zeros(2, len(lanes), max(counts), dtype=torch.long)
         for row, (lane, start, count) in enumerate(
             zip(lanes, starts, counts, strict=True)
