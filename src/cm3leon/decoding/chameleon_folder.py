@@ -10,7 +10,6 @@ All of it is looked at first, names and shapes without the numbers, so whatever 
 fit is said before any long work.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cm3leon import weight_files
-from cm3leon.decoding.folder import FORMAT
+from cm3leon.decoding.folder import FORMAT, write_table
 from cm3leon.decoding.interchange import new_folder
 from cm3leon.errors import CheckpointError
 from cm3leon.images import checkpoint as pictures
@@ -202,11 +201,11 @@ def save(found: Found, out: Path) -> Path:
     """
     with new_folder(out) as partial:
         shape = {"format": FORMAT, "model": "chameleon", **asdict(found.config)}
-        _write(partial / "config.json", shape | {"position_slot": 0})
+        write_table(partial / "config.json", shape | {"position_slot": 0})
         found.image_tokenizer().save(partial / "image_tokenizer")
         found.vocabulary.save(partial / "vocabulary.json")
         found.text_tokenizer.save(partial / "text_tokenizer.json")
-        _write(partial / "generation.json", OPTIONS)
+        write_table(partial / "generation.json", OPTIONS)
         card = CARD.format(name=out.resolve().name, layout=found.layout)
         (partial / "README.md").write_text(card, encoding="utf-8")
         parameters = found.parameters()
@@ -302,7 +301,3 @@ def _some(names: Sequence[str]) -> str:
     """How many, and the first few."""
     shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     return f"{len(names)} ({shown})" if names else "0"
-
-
-def _write(path: Path, table: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -101,14 +101,14 @@ def _combined(
     lanes: Sequence[Float[Tensor, "batch vocab"]], options: GenerationOptions
 ) -> Float[Tensor, "batch vocab"]:
     """Logits of all lanes as one: guided, then contrasted if that is asked for."""
-    conditional, unconditional, *nothing = lanes
-    if nothing:
+    if len(lanes) == 3:
         assert options.image_guidance_scale is not None, "so the lane was made"
         return guide_edit(
-            *(conditional, unconditional, *nothing),
+            *lanes,
             image_scale=options.image_guidance_scale,
             text_scale=options.guidance_scale,
         )
+    conditional, unconditional = lanes
     logits = guide(conditional, unconditional, options.guidance_scale)
     if options.contrast_k is None:
         return logits

@@ -24,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch.overrides import TorchFunctionMode
 
+from cm3leon import weight_files
 from cm3leon.decoding.engine import Engine, Retrieves
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import CheckpointError, Cm3leonError, ConfigError, DataError
@@ -98,8 +99,8 @@ def load(
         )
     folder = located(path)
     settings = settings_of(folder)
-    model = model_of(folder, settings)
     precision = precision or ("bf16" if has_bfloat16() else "fp32")
+    model = model_of(folder, settings, widen=precision == "fp32")
     if precision != "fp32":
         model.pack("int8" if precision == "int8" else "bf16")
     codec, image_tokenizer = tokenizers_of(folder)
@@ -163,10 +164,10 @@ def save(
         save_file(weights, partial / "model.safetensors")
         vocabulary.save(partial / "vocabulary.json")
         text_tokenizer.save(partial / "text_tokenizer.json")
-        _write(partial / "generation.json", asdict(options or GenerationOptions()))
+        write_table(partial / "generation.json", asdict(options or GenerationOptions()))
         if card is not None:
             (partial / "README.md").write_text(card, encoding="utf-8")
-        _write(partial / "config.json", settings)
+        write_table(partial / "config.json", settings)
         for path in sorted(p for p in partial.rglob("*") if p.is_file()):
             place = folder / path.relative_to(partial)
             place.parent.mkdir(exist_ok=True)
@@ -187,7 +188,7 @@ def settings_of(folder: Path) -> dict[str, Any]:
         CheckpointError: it is damaged, or from another format.
     """
     path = folder / "config.json"
-    settings = _read(path)
+    settings = weight_files.settings(path)
     if settings.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} has format {settings.get('format')!r}, this version reads "
@@ -220,8 +221,12 @@ def tokenizers_of(folder: Path) -> tuple[Codec, ImageTokenizer]:
     return codec, image_tokenizer
 
 
-def parameters_of(folder: Path) -> dict[str, torch.Tensor]:
-    """The transformer's parameters in a model folder, widened to fp32.
+def parameters_of(folder: Path, *, widen: bool = True) -> dict[str, torch.Tensor]:
+    """The transformer's parameters in a model folder.
+
+    Args:
+        folder: a model folder.
+        widen: to fp32; else as they are stored.
 
     Raises:
         CheckpointError: the file is missing or damaged.
@@ -233,6 +238,8 @@ def parameters_of(folder: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(
             f"{path} is missing or damaged ({error}); copy the model folder again"
         ) from error
+    if not widen:
+        return tensors
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 
@@ -253,17 +260,21 @@ def _retriever(
     return Retriever(bank, BiEncoder.load(encoder))
 
 
-def model_of(folder: Path, settings: Mapping[str, Any]) -> LanguageModel:
-    """The model in a folder, in fp32.
+def model_of(
+    folder: Path, settings: Mapping[str, Any], *, widen: bool = True
+) -> LanguageModel:
+    """The model in a folder.
 
     Args:
         folder: a model folder.
         settings: what `settings_of` says of it.
+        widen: to fp32; else as it is stored.
 
     Raises:
         CheckpointError: its files are damaged or do not fit.
     """
-    tensors, origin = parameters_of(folder), folder / "config.json"
+    tensors = parameters_of(folder, widen=widen)
+    origin = folder / "config.json"
     model: LanguageModel
     with torch.device("meta"), _Unfilled():  # all weights are replaced at once
         if settings.get("model", KINDS[0]) == "chameleon":
@@ -297,7 +308,7 @@ class _Unfilled(TorchFunctionMode):
 def _options(path: Path) -> GenerationOptions:
     if not path.exists():
         return GenerationOptions()
-    table = _read(path)
+    table = weight_files.settings(path)
     if unknown := sorted(set(table) - set(GenerationOptions.named())):
         raise CheckpointError(
             f"{path} has an unknown option {unknown[0]!r}; there are: "
@@ -309,15 +320,6 @@ def _options(path: Path) -> GenerationOptions:
         raise CheckpointError(f"{path}: {error}") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}); copy it again") from error
-    if not isinstance(table, dict):
-        raise CheckpointError(f"{path} is no table of settings; copy it again")
-    return table
-
-
-def _write(path: Path, table: Mapping[str, Any]) -> None:
+def write_table(path: Path, table: Mapping[str, Any]) -> None:
+    """Settings as JSON."""
     path.write_text(json.dumps(table, indent=1) + "\n", encoding="utf-8")

@@ -116,16 +116,16 @@ class GenerationOptions:
             "weak_temperature",
         ):
             value = getattr(self, name)
-            if name == "image_guidance_scale" and value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            optional = value is None and name == "image_guidance_scale"
+            wrong = isinstance(value, bool) or not isinstance(value, int | float)
+            if wrong and not optional:
                 raise ConfigError(f"{name} is {value!r}, not a number")
 
     @property
-    def has_two_lanes(self) -> bool:
+    def is_guided(self) -> bool:
         """Whether a picture needs the lane without its words too."""
-        guided = self.guidance_scale != 1 or self.image_guidance_scale is not None
-        return guided or self.contrast_k is not None
+        scaled = self.guidance_scale != 1 or self.image_guidance_scale is not None
+        return scaled or self.contrast_k is not None
 
     def seeded(self) -> "GenerationOptions":
         """The same with a seed: its own, or else a new one, so that it can be told."""

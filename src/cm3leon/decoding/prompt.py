@@ -93,7 +93,7 @@ class PromptWriter:
             return self._prompt(constraint, lane, None, options)
         conditional = self._lane(ids, (), vocabulary.image.start)
         unconditional = None
-        if options.has_two_lanes:
+        if options.is_guided:
             alone = options.unconditional == "alone"
             masked = self.codec.mask_prompt(document, () if alone else neighbours)
             if options.unconditional == "absent" and neighbours and not document.images:
@@ -180,7 +180,7 @@ class PromptWriter:
         conditional = unconditional
         if worded:
             conditional = self._hiding(self.codec.encode(document), span)
-        guided = options.has_two_lanes  # without words both lanes are alike
+        guided = options.is_guided  # without words both lanes are alike
         constraint = Constraint.image(self.codec)
         lanes = (conditional, unconditional if guided else None)
         prompt = self._prompt(constraint, *lanes, options, len(span))

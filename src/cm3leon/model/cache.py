@@ -132,7 +132,7 @@ class KVCache:
         return chosen
 
     def part(self, rows: slice) -> "KVCache":
-        """Some neighbouring lanes of an empty cache, in the same memory."""
+        """Some adjacent lanes of an empty cache, in the same memory."""
         assert not self.longest and self.prefix is None, "only before anything is read"
         return KVCache(
             [keys[rows] for keys in self.keys],
