@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from cm3leon.decoding.engine import Engine as Engine
     from cm3leon.decoding.folder import load as load
     from cm3leon.decoding.options import GenerationOptions as GenerationOptions
+    from cm3leon.decoding.scheduler import Scheduler as Scheduler
     from cm3leon.errors import Cm3leonError as Cm3leonError
     from cm3leon.images.tokenizer import ImageTokenizer as ImageTokenizer
     from cm3leon.model.presets import PRESETS as PRESETS
@@ -41,6 +42,7 @@ _HOMES = {
     "MemoryBank": "cm3leon.retrieval.memory",
     "PRESETS": "cm3leon.model.presets",
     "Retriever": "cm3leon.retrieval.retriever",
+    "Scheduler": "cm3leon.decoding.scheduler",
     "Text": "cm3leon.tokens.document",
     "TextTokenizer": "cm3leon.tokens.text",
     "Transformer": "cm3leon.model.transformer",

@@ -3,7 +3,15 @@ import torch
 from torch.testing import assert_close
 
 from cm3leon.decoding import lanes as lanes_module
-from cm3leon.decoding.lanes import Lane, Lanes
+from cm3leon.decoding.lanes import Lane, Lanes, Room
+from cm3leon.errors import RequestError
+
+
+def joined(model, requests, more, head):
+    """Lanes of these requests that have read their prompts."""
+    lanes = Lanes(model, Room.of(requests, more), head)
+    lanes.join(requests)
+    return lanes
 
 
 def teacher_forced(model, lane, drawn, head):
@@ -28,7 +36,7 @@ def test_reading_step_by_step_is_one_pass_over_the_whole(model, jump):
     ]
     drawn = torch.randint(4, 300, (len(lanes), steps), generator=random)
     head = torch.arange(280, 344)
-    batch = Lanes(model, [[lane] for lane in lanes], steps + 1, head)
+    batch = joined(model, [[lane] for lane in lanes], steps + 1, head)
     logits = [batch.read(batch.last)]
     logits += [batch.read(drawn[:, i]) for i in range(steps)]
     for row, lane in enumerate(lanes):
@@ -38,17 +46,9 @@ def test_reading_step_by_step_is_one_pass_over_the_whole(model, jump):
 
 
 def test_lanes_of_one_id_need_no_prefill(model):
-    batch = Lanes(model, [[Lane((2,), (0,), 1)]], 1, torch.arange(10))
+    batch = joined(model, [[Lane((2,), (0,), 1)]], 1, torch.arange(10))
     wanted = model(torch.tensor([[2]]))[0, :, :10]
     assert_close(batch.read(batch.last), wanted)
-
-
-def test_a_lane_that_has_ended_may_be_fed_beyond_the_last_position(model):
-    last = model.config.context - 1
-    batch = Lanes(model, [[Lane((2, 5), (0, last), last + 1)]], 3, torch.arange(10))
-    ids = batch.last
-    for _ in range(3):
-        ids = batch.read(ids).argmax(-1)
 
 
 @pytest.mark.parametrize("lengths", [(20, 29, 17), (40, 0, 17), (40, 40, 17)], ids=str)
@@ -66,10 +66,10 @@ def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(model, le
     passes = []
     whole = model.memorise
     model.memorise = lambda ids, *more: (passes.append(len(ids)), whole(ids, *more))
-    shared = Lanes(model, requests, 3, head)
+    shared = joined(model, requests, 3, head)
     del model.memorise
     assert passes == [len(set(lengths)), 6]
-    apart = Lanes(model, [[lane] for request in requests for lane in request], 3, head)
+    apart = joined(model, [[lane] for request in requests for lane in request], 3, head)
     for ids in (apart.last, torch.arange(6) + 290, torch.arange(6) + 300):
         assert_close(shared.read(ids), apart.read(ids), rtol=1e-4, atol=1e-4)
 
@@ -90,8 +90,67 @@ def test_a_request_with_nothing_in_common_may_stand_beside_long_prefixes(
         (lane((50,), 51), lane((60,), 61)),
     ]
     head = torch.arange(280, 344)
-    together = Lanes(model, requests, 1, head)
-    apart = Lanes(model, [[one] for request in requests for one in request], 1, head)
+    together = joined(model, requests, 1, head)
+    apart = joined(model, [[one] for request in requests for one in request], 1, head)
     assert_close(
         together.read(together.last), apart.read(apart.last), rtol=1e-4, atol=1e-4
     )
+
+
+def test_those_that_stay_read_on_when_others_leave_and_join(model):
+    """Whatever happened before in its place, a request reads what it would alone."""
+    random = torch.Generator().manual_seed(0)
+
+    def request(common, mores):
+        first = torch.randint(4, 300, (common,), generator=random).tolist()
+        rests = [torch.randint(4, 300, (n,), generator=random).tolist() for n in mores]
+        rows = [(*first, *rest) for rest in rests]
+        return [Lane(row, tuple(range(len(row))), len(row) + 3) for row in rows]
+
+    head = torch.arange(280, 344)
+    several = [request(common, (6, 2)) for common in (30, 0, 17, 45, 20)]
+    alone = [joined(model, [lanes], 9, head) for lanes in several]
+    batch = Lanes(model, Room(4, 2, 60, 48), head)
+    here = []
+
+    def read(times):
+        for _ in range(times):
+            ids = torch.randint(4, 300, (len(here),), generator=random)
+            ours = batch.read(batch.last)
+            batch.last = ids.repeat_interleave(2)
+            for row, number in enumerate(here):
+                wanted = alone[number].read(alone[number].last)
+                alone[number].last = ids[row].repeat(2)
+                assert_close(ours[2 * row : 2 * row + 2], wanted, rtol=1e-4, atol=1e-4)
+
+    batch.join([several[0], several[1], several[2]])
+    here = [0, 1, 2]
+    read(2)
+    batch.leave([0])
+    here = [2, 1]
+    read(1)
+    batch.join([several[3], several[4]])
+    here = [2, 1, 3, 4]
+    read(2)
+    batch.leave([1, 3])
+    here = [2, 3]
+    read(1)
+    batch.leave([0, 1])
+    assert batch.count == 0
+    alone[0] = joined(model, [several[0]], 9, head)
+    batch.join([several[0]])
+    here = [0]
+    read(2)
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_refused_before_it_is_made(model):
+    with pytest.raises(RequestError, match=r"drawing 1000000000 at once takes .* GB"):
+        Lanes(model, Room(10**9, 2, 500, 0), torch.arange(4))
+    with pytest.raises(RequestError, match="take a smaller model"):
+        Room(1, 1, 10**15, 0).check(model)
+
+
+def test_room_is_what_the_cache_takes(model):
+    cache = model.cache(3, 7)
+    tensors = [*cache.keys, *cache.values]
+    assert sum(one.nbytes for one in tensors) == 3 * 7 * model.cache_bytes

@@ -8,7 +8,7 @@ import torch
 from cm3leon import load
 from cm3leon.decoding.folder import shipped
 from cm3leon.decoding.interchange import export_transformers
-from cm3leon.decoding.lanes import Lane, Lanes
+from cm3leon.decoding.lanes import Lane, Lanes, Room
 
 STEPS = 200
 
@@ -44,7 +44,9 @@ def test_a_cache_changes_nothing(engine, prompt, greedy, before):
     head = torch.arange(model.config.vocabulary_size)
     drawn = []
     with torch.inference_mode():
-        lanes = Lanes(model, [[one] for one in (*others, lane)], STEPS, head)
+        requests = [[one] for one in (*others, lane)]
+        lanes = Lanes(model, Room.of(requests, STEPS), head)
+        lanes.join(requests)
         ids = lanes.last
         for _ in range(STEPS):
             ids = lanes.read(ids).argmax(-1)

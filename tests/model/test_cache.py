@@ -84,14 +84,22 @@ def test_a_prefix_of_two_groups_stands_before_each_of_their_lanes(
         assert_close(logits[lane], model(whole)[0, count:])
 
 
-def test_chosen_lanes_of_a_cache_go_on_as_they_would_have(model, ids):
+def test_parts_and_copies_of_lanes_go_on_as_they_would_have(model, ids):
     cache = model.cache(3, TIME)
     model.memorise(ids[:, :-1], None, cache)
     cache.trim(torch.tensor(LENGTHS) - 1)
-    rows = torch.tensor([2, 0, 2])
-    chosen = cache.select(rows)
     last = ids[:, -1:]
-    assert_close(model(last[rows], cache=chosen), model(last, cache=cache)[rows])
+    part = cache.part(slice(1, 3))
+    logits = model(last[1:], cache=part)
+    for row, lane in enumerate((1, 2)):
+        alone = torch.cat([ids[lane, : LENGTHS[lane] - 1], last[lane]])[None]
+        assert_close(logits[row], model(alone)[0, -1:])
+    assert cache.lengths.tolist() == [LENGTHS[0] - 1, *LENGTHS[1:]]
+    cache.copy(2, 0)
+    cache.measure()
+    logits = model(last, cache=cache)
+    copied = torch.cat([ids[2, : LENGTHS[2] - 1], last[2], last[0]])[None]
+    assert_close(logits[0], model(copied)[0, -1:])
 
 
 def test_a_cache_may_be_larger_than_what_is_read(model, ids):

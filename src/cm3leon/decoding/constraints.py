@@ -3,8 +3,10 @@
 Only legal ids are scored, so columns of logits are places in `Constraint.ids`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import Literal
 
 import torch
@@ -45,16 +47,21 @@ class Constraint:
         return torch.tensor([*self.inside, *self.stops])
 
     def restrict(
-        self, logits: Float[Tensor, "batch vocab"], drawn: int
+        self, logits: Float[Tensor, "batch vocab"], first: Sequence[bool]
     ) -> Float[Tensor, "batch vocab"]:
-        """Logits of `ids` without those not legal after `drawn` ids.
+        """Logits of `ids` without those not legal as the first of a segment.
 
         No segment is empty in training, so a stop is never first.
+
+        Args:
+            logits: of `ids`.
+            first: of each row, whether nothing has been drawn yet.
         """
-        if drawn or not self.stops:
+        if not self.stops or not any(first):
             return logits
         logits = logits.clone()
-        logits[:, len(self.inside) :] = -torch.inf
+        rows = list(compress(range(len(first)), first))
+        logits[rows, len(self.inside) :] = -torch.inf
         return logits
 
 

@@ -5,15 +5,17 @@ restrict, sample, and feed what was drawn to every lane of its prompt. Yu et al.
 §3.1.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from cm3leon.decoding.constraints import Constraint
 from cm3leon.decoding.contrastive import contrast
 from cm3leon.decoding.guidance import guide, guide_edit
-from cm3leon.decoding.lanes import Lanes
+from cm3leon.decoding.lanes import Lanes, Room
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.decoding.prompt import Prompt
 from cm3leon.decoding.sampling import penalise, sample
@@ -33,6 +35,8 @@ def draw(
 
     `on_progress` is called after every step; `steps` tells of the other arguments.
     """
+    if not prompts:
+        return []
     most = max(prompt.most for prompt in prompts)
     rows: list[list[int]] = []
     for done, step in enumerate(steps(model, prompts, options, chances), 1):
@@ -42,7 +46,6 @@ def draw(
     return rows
 
 
-@torch.inference_mode()
 def steps(
     model: LanguageModel,
     prompts: Sequence[Prompt],
@@ -55,52 +58,140 @@ def steps(
 
     Args:
         model: what scores ids.
-        prompts: one at least, all of one constraint, all guided or none.
+        prompts: one at least, all of one constraint, all with as many lanes.
         options: how to draw.
         chances: a stream of chance for each prompt.
-    """
-    constraint = prompts[0].constraint
-    assert all(prompt.constraint == constraint for prompt in prompts)
-    each = {len(prompt.lanes) for prompt in prompts}
-    assert len(each) == 1, "some prompts are guided, some are not"
-    (count,) = each
-    most = max(prompt.most for prompt in prompts)
-    lanes = Lanes(model, [prompt.lanes for prompt in prompts], most, constraint.ids)
-    head = constraint.ids.to(lanes.last.device)
 
-    rows: list[list[int]] = [[] for _ in prompts]
-    penalised = constraint.kind == "text" and options.repetition_penalty != 1
-    seen = torch.zeros(len(prompts), len(head), dtype=torch.bool, device=head.device)
-    going = set(range(len(prompts)))
-    ids = lanes.last
-    for step in range(most):
-        logits = lanes.read(ids)
-        if count > 1:
-            logits = _combined([logits[lane::count] for lane in range(count)], options)
+    Raises:
+        RequestError: they do not fit the memory.
+    """
+    requests = [
+        Request(prompt, options, chance)
+        for prompt, chance in zip(prompts, chances, strict=True)
+    ]
+    most = max(prompt.most for prompt in prompts)
+    room = Room.of([prompt.lanes for prompt in prompts], most)
+    drawing = Drawing(model, prompts[0].constraint, room)
+    drawing.join(requests)
+    while drawing.requests:
+        drawing.step()
+        yield [request.ids for request in requests], not drawing.requests
+
+
+@dataclass(eq=False)
+class Request:
+    """A prompt that is being drawn."""
+
+    prompt: Prompt
+    options: GenerationOptions
+    chance: torch.Generator
+    ids: list[int] = field(default_factory=list)  # drawn so far, without the stop
+
+
+class Drawing:
+    """Requests drawn side by side, an id each a step; they come and go at any time.
+
+    Continuous batching (Yu et al. 2022, "Orca", §3). All have one constraint and as
+    many lanes; each has its options and its stream of chance.
+    """
+
+    def __init__(
+        self, model: LanguageModel, constraint: Constraint, room: Room
+    ) -> None:
+        """Nobody yet.
+
+        Args:
+            model: what scores ids.
+            constraint: of all requests.
+            room: how many of them, and how long.
+
+        Raises:
+            RequestError: the room does not fit the memory.
+        """
+        self.requests: list[Request] = []
+        self._groups: list[tuple[GenerationOptions, list[int]]] = []
+        self._constraint = constraint
+        self._lanes = Lanes(model, room, constraint.ids)
+        self._head = constraint.ids.to(self._lanes.last.device)
+
+    @torch.inference_mode()
+    def join(self, requests: Sequence[Request]) -> None:
+        """Read the prompts of some more; from the next step on they are drawn."""
+        assert all(one.prompt.constraint == self._constraint for one in requests)
+        self._lanes.join([request.prompt.lanes for request in requests])
+        self.requests += requests
+        self._group()
+
+    @torch.inference_mode()
+    def leave(self, requests: Collection[Request]) -> None:
+        """Give up some of them, and their places free."""
+        gone = [self.requests.index(request) for request in requests]
+        self._lanes.leave(gone)
+        for place in sorted(gone, reverse=True):
+            self.requests[place] = self.requests[-1]
+            del self.requests[-1]
+        self._group()
+
+    @torch.inference_mode()
+    def step(self) -> list[Request]:
+        """Draw an id for each request; those that have ended with it, which leave."""
+        count = len(self.requests)
+        logits = self._lanes.read(self._lanes.last)
+        logits = logits.view(count, -1, logits.shape[-1])
+        chosen = torch.empty(count, dtype=torch.long, device=logits.device)
+        for options, rows in self._groups:
+            some = logits if len(rows) == count else logits[rows]
+            chosen[rows] = self._head[self._columns(some, options, rows)]
+        ended = []
+        for row, (request, id) in enumerate(
+            zip(self.requests, chosen.tolist(), strict=True)
+        ):
+            known = request.prompt.known.get(len(request.ids))
+            if known is not None:
+                chosen[row] = id = known
+            if id not in self._constraint.stops:
+                request.ids.append(id)
+            if id in self._constraint.stops or len(request.ids) == request.prompt.most:
+                ended.append(request)
+        self._lanes.last = chosen.repeat_interleave(len(logits[0]))
+        if ended:
+            self.leave(ended)
+        return ended
+
+    def _columns(
+        self,
+        logits: Float[Tensor, "batch lanes vocab"],
+        options: GenerationOptions,
+        rows: Sequence[int],
+    ) -> Int[Tensor, " batch"]:
+        """What some requests with the same options draw, as columns of the head."""
+        requests = [self.requests[row] for row in rows]
+        one = _combined(logits.unbind(1), options)
+        penalty = options.repetition_penalty
+        penalised = self._constraint.kind == "text" and penalty != 1
         if penalised:
-            logits = penalise(logits, seen, options.repetition_penalty)
-        column = sample(constraint.restrict(logits, step), options, chances)
-        if penalised:
-            seen[range(len(prompts)), column] = column < len(constraint.inside)
-        chosen = head[column]
-        for row, prompt in enumerate(prompts):
-            chosen[row] = prompt.known.get(step, chosen[row])
-        for row in sorted(going):
-            id = int(chosen[row])
-            if id not in constraint.stops:
-                rows[row].append(id)
-            if id in constraint.stops or len(rows[row]) == prompts[row].most:
-                going.discard(row)
-        yield rows, not going
-        if not going:
-            return
-        ids = chosen.repeat_interleave(count)
+            seen = torch.zeros_like(one, dtype=torch.bool)
+            for row, request in enumerate(requests):
+                seen[row] = torch.isin(self._head, torch.tensor(request.ids))
+            one = penalise(one, seen, penalty)
+        one = self._constraint.restrict(one, [not request.ids for request in requests])
+        return sample(one, options, [request.chance for request in requests])
+
+    def _group(self) -> None:
+        """Put requests together whose options differ by their seed at most."""
+        groups: dict[GenerationOptions, list[int]] = {}
+        for row, request in enumerate(self.requests):
+            options = replace(request.options, seed=None)
+            groups.setdefault(options, []).append(row)
+        self._groups = list(groups.items())
 
 
 def _combined(
     lanes: Sequence[Float[Tensor, "batch vocab"]], options: GenerationOptions
 ) -> Float[Tensor, "batch vocab"]:
     """Logits of all lanes as one: guided, then contrasted if that is asked for."""
+    if len(lanes) == 1:
+        return lanes[0]
     if len(lanes) == 3:
         assert options.image_guidance_scale is not None, "so the lane was made"
         return guide_edit(

@@ -5,9 +5,9 @@ of chance, so what it becomes does not depend on what else is asked.
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Protocol, get_args, overload, runtime_checkable
 
 import torch
 from PIL import Image as Pixels
@@ -35,6 +35,15 @@ class Retrieves(Protocol):
 
     def agreement(self, texts: Sequence[str], images: Sequence[Any]) -> list[float]:
         """How well each picture shows its text, in [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A document to be extended, as the model reads it, and what was found for it."""
+
+    document: Document  # with codes
+    prompt: Prompt
+    attribution: Attribution
 
 
 class Engine:
@@ -138,10 +147,30 @@ class Engine:
         Raises:
             RequestError: what is asked is impossible or too long; the message says why.
         """
+        options = (options or self.options).seeded()
+        documents = _several(document)
+        prepared = self.prepare(documents, options, want, neighbours)
+        chances = random_streams(len(prepared), options, seeds)
+        prompts = [one.prompt for one in prepared]
+        rows = draw(self.model, prompts, options, chances, on_progress)
+        extended = self.finish(prepared, rows)
+        return extended[0] if isinstance(document, Document) else extended
+
+    def prepare(
+        self,
+        documents: Sequence[Document],
+        options: GenerationOptions,
+        want: Kind = "image",
+        neighbours: Sequence[Sequence[Document]] | None = None,
+    ) -> list[Prepared]:
+        """Make ready to extend documents: all that `extend` does before it draws.
+
+        Raises:
+            RequestError: as `extend`.
+        """
         if want == "image":
             self.image_tokenizer.check_decodes()
-        options = (options or self.options).seeded()
-        documents = self._with_codes(_several(document))
+        documents = self._with_codes(documents)
         attributions: Sequence[Attribution] = [()] * len(documents)
         if neighbours is None:
             wanted = options.neighbours if want == "image" else 0
@@ -155,17 +184,41 @@ class Engine:
             self._writer.extend(one, want, options, self._with_codes(others))
             for one, others in zip(documents, neighbours, strict=True)
         ]
-        chances = _chances(len(prompts), options, seeds)
-        answers = [
-            replace(answer, attribution=found) if isinstance(answer, Image) else answer
-            for answer, found in zip(
-                self._segments(prompts, options, chances, on_progress),
-                attributions,
-                strict=True,
+        return [*map(Prepared, documents, prompts, attributions)]
+
+    def finish(
+        self, prepared: Sequence[Prepared], rows: Sequence[Sequence[int]]
+    ) -> list[Document]:
+        """Documents and the ids drawn for them: the documents extended."""
+        kind = prepared[0].prompt.constraint.kind if prepared else "text"
+        segments = self._segments(kind, rows)
+        return [
+            _joined(
+                one.document,
+                replace(segment, attribution=one.attribution)
+                if isinstance(segment, Image)
+                else segment,
             )
+            for one, segment in zip(prepared, segments, strict=True)
         ]
-        extended = [_joined(*pair) for pair in zip(documents, answers, strict=True)]
-        return extended[0] if isinstance(document, Document) else extended
+
+    def sketch(self, prepared: Prepared, ids: Sequence[int]) -> Image:
+        """A picture of which some ids are drawn, the other cells white.
+
+        It has codes when it is whole.
+        """
+        codes = tuple(map(self.codec.vocabulary.code, ids))
+        grid = torch.tensor([[*codes, *self._white[len(codes) :]]])
+        (pixels,) = self.image_tokenizer.decode(grid)
+        whole = codes if len(codes) == len(self._white) else None
+        return Image(codes=whole, pixels=pixels, attribution=prepared.attribution)
+
+    @cached_property
+    def _white(self) -> list[int]:
+        """The codes of a white picture."""
+        white = Pixels.new("RGB", (self.image_tokenizer.pixels,) * 2, "white")
+        codes: list[int] = self.image_tokenizer.encode([white])[0].tolist()
+        return codes
 
     def stream(
         self,
@@ -191,29 +244,14 @@ class Engine:
         """
         if rows < 1:
             raise RequestError(f"rows is {rows}, below 1")
-        self.image_tokenizer.check_decodes()
         options = (options or self.options).seeded()
-        (document,) = self._with_codes([document])
-        attribution: Attribution = ()
-        if neighbours is None:
-            (neighbours,), (attribution,) = self._retrieve(
-                [document], options.neighbours
-            )
-        prompt = self._writer.extend(
-            document, "image", options, self._with_codes(neighbours)
-        )
+        given = None if neighbours is None else [neighbours]
+        (prepared,) = self.prepare([document], options, "image", given)
         every = rows * round(self.codec.codes_per_image**0.5)
-        white = Pixels.new("RGB", (self.image_tokenizer.pixels,) * 2, "white")
-        blank = self.image_tokenizer.encode([white])[0].tolist()
-        chances = _chances(1, options, None)
-        for (ids,), _ in steps(self.model, [prompt], options, chances):
-            if len(ids) % every and len(ids) < len(blank):
-                continue
-            codes = tuple(map(self.codec.vocabulary.code, ids))
-            grid = torch.tensor([[*codes, *blank[len(codes) :]]])
-            (pixels,) = self.image_tokenizer.decode(grid)
-            whole = codes if len(codes) == len(blank) else None
-            yield Image(codes=whole, pixels=pixels, attribution=attribution)
+        chances = random_streams(1, options, None)
+        for (ids,), last in steps(self.model, [prepared.prompt], options, chances):
+            if last or len(ids) % every == 0:
+                yield self.sketch(prepared, ids)
 
     @overload
     def fill(
@@ -253,19 +291,21 @@ class Engine:
         """
         options = (options or self.options).seeded()
         documents = self._with_codes(_several(document))
-        chances = _chances(len(documents), options, seeds)
+        chances = random_streams(len(documents), options, seeds)
         waiting = list(range(len(documents)))
         while waiting:
             prompts = [self._writer.fill(documents[i], options) for i in waiting]
-            for kind in ("text", "image"):
+            for kind in get_args(Kind):
                 pairs = zip(waiting, prompts, strict=True)
                 asked = [(i, p) for i, p in pairs if p.constraint.kind == kind]
-                answers = self._segments(
+                rows = draw(
+                    self.model,
                     [prompt for _, prompt in asked],
                     options,
                     [chances[i] for i, _ in asked],
                     on_progress,
                 )
+                answers = self._segments(kind, rows)
                 for (i, _), answer in zip(asked, answers, strict=True):
                     documents[i] = _filled(documents[i], answer)
             waiting = [i for i in waiting if documents[i].holes]
@@ -304,7 +344,7 @@ class Engine:
             self._writer.redraw(document, cells, options)
             for document, cells in zip(documents, hidden, strict=True)
         ]
-        chances = _chances(len(prompts), options, seeds)
+        chances = random_streams(len(prompts), options, seeds)
         rows = draw(self.model, prompts, options, chances, on_progress)
         vocabulary, whole = self.codec.vocabulary, []
         for document, cells, row in zip(documents, hidden, rows, strict=True):
@@ -363,18 +403,13 @@ class Engine:
         return [Document(*map(coded, one.segments)) for one in documents]
 
     def _segments(
-        self,
-        prompts: Sequence[Prompt],
-        options: GenerationOptions,
-        chances: Sequence[torch.Generator],
-        on_progress: Progress | None,
+        self, kind: Kind, rows: Sequence[Sequence[int]]
     ) -> list[Text | Image]:
-        """What is drawn for prompts of one constraint, as segments."""
-        if not prompts:
+        """Drawn ids as segments."""
+        if not rows:
             return []
-        rows = draw(self.model, prompts, options, chances, on_progress)
-        if prompts[0].constraint.kind == "text":
-            return [Text(self.codec.decode(row).text) for row in rows]
+        if kind == "text":
+            return [Text(self.codec.decode(list(row)).text) for row in rows]
         vocabulary = self.codec.vocabulary
         codes = [[vocabulary.code(id) for id in row] for row in rows]
         pixels = self.image_tokenizer.decode(torch.tensor(codes))
@@ -386,7 +421,7 @@ def _several(document: Document | Sequence[Document]) -> list[Document]:
     return [document] if isinstance(document, Document) else list(document)
 
 
-def _chances(
+def random_streams(
     requests: int, options: GenerationOptions, seeds: Sequence[int] | None
 ) -> list[torch.Generator]:
     """One stream per request, whatever else is in the batch."""

@@ -6,22 +6,24 @@
 
 The lanes of one request stand one after the other. What they begin with alike, its
 neighbours, is the prefix of their cache, and requests with the same one read it once.
+Requests join and leave at any time; those that stay are one batch without gaps.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+import psutil
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from cm3leon.model.cache import KVCache
+from cm3leon.errors import RequestError
+from cm3leon.model.cache import ALIGNED, KVCache
 from cm3leon.model.language_model import LanguageModel
 from cm3leon.model.packed import linear
 
 WORTH_SHARING = 16  # ids; reading fewer twice costs less than another pass
 AT_ONCE = 512  # ids of prefixes in one pass: more fall out of the processor's caches
-ALIGNED = 16  # columns that a processor adds up together
 
 
 @dataclass(frozen=True)
@@ -33,81 +35,186 @@ class Lane:
     next_position: int  # of the first drawn id; the others count on
 
 
-def _alike(lanes: Sequence[Lane]) -> int:
-    """Ids all of the lanes begin with, at the same places; never a lane's last one."""
-    most = min(len(lane.ids) for lane in lanes) - 1
-    for count in range(most):
-        if len({(lane.ids[count], lane.positions[count]) for lane in lanes}) > 1:
-            return count
-    return most
+def _alike(requests: Sequence[Sequence[Lane]]) -> list[int]:
+    """Ids that all lanes of each request begin with and that are worth sharing."""
+
+    def alike(lanes: Sequence[Lane]) -> int:
+        most = min(len(lane.ids) for lane in lanes) - 1
+        for count in range(most):
+            if len({(lane.ids[count], lane.positions[count]) for lane in lanes}) > 1:
+                return count
+        return most
+
+    counts = [alike(lanes) if len(lanes) > 1 else 0 for lanes in requests]
+    return counts if max(counts) >= WORTH_SHARING else [0] * len(counts)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What a batch can hold, planned before anything is read."""
+
+    requests: int
+    lanes: int  # of each request
+    own: int  # ids of each lane behind its prefix
+    prefix: int  # ids that the lanes of a request begin with; 0: no room for any
+
+    @classmethod
+    def of(cls, requests: Sequence[Sequence[Lane]], more: int) -> "Room":
+        """Room for these requests, `more` ids read after the prompts."""
+        counts = _alike(requests)
+        own = max(
+            len(lane.ids) - 1 - count
+            for lanes, count in zip(requests, counts, strict=True)
+            for lane in lanes
+        )
+        prefix = -(-max(counts) // ALIGNED) * ALIGNED
+        return cls(len(requests), len(requests[0]), own + more, prefix)
+
+    def check(self, model: LanguageModel) -> None:
+        """Whether its keys and values fit the memory that is free.
+
+        Raises:
+            RequestError: they do not; the message says how many requests would.
+        """
+        each = (self.lanes * self.own + self.prefix) * model.cache_bytes
+        device = model.embedding.weight.device
+        free: int = (
+            torch.cuda.mem_get_info(device)[0]
+            if device.type == "cuda"
+            else psutil.virtual_memory().available
+        )
+        if self.requests * each <= free:
+            return
+        fit = free // each
+        way_out = f"ask for {fit} at once" if fit else "take a smaller model"
+        raise RequestError(
+            f"drawing {self.requests} at once takes {self.requests * each / 1e9:.1f} "
+            f"GB for keys and values, {free / 1e9:.1f} GB are free; {way_out}"
+        )
 
 
 class Lanes:
     """The lanes of several requests and the keys and values of what they have read."""
 
     def __init__(
-        self,
-        model: LanguageModel,
-        requests: Sequence[Sequence[Lane]],
-        room: int,
-        head: Int[Tensor, " vocab"],
+        self, model: LanguageModel, room: Room, head: Int[Tensor, " vocab"]
     ) -> None:
-        """Read all of each lane but its last id.
+        """Lanes of nobody yet.
 
         Args:
             model: what reads.
-            requests: the lanes of each, the same number in each; of any length from 1.
-            room: most ids that `read` will be given per lane.
+            room: how much it can come to.
             head: the ids to score, in this order.
+
+        Raises:
+            RequestError: the room does not fit the memory.
+        """
+        room.check(model)
+        device = model.embedding.weight.device
+        self.count = 0  # requests
+        self.last = torch.zeros(0, dtype=torch.long, device=device)  # id to read next
+        self._place = self._after = self.last  # of that id, and of the one behind it
+        self._model = model
+        self._room = room
+        self._head = linear(model.head_rows[head.to(device)], model.packing)
+        self._own = model.cache(room.requests * room.lanes, room.own)
+        self._prefixes: KVCache | None = None
+        if room.prefix:
+            self._prefixes = model.cache(room.requests, room.prefix)
+        self._cache: KVCache | None = None  # of all lanes there are
+
+    def join(self, requests: Sequence[Sequence[Lane]]) -> None:
+        """Read all of each new lane but its last id.
+
+        Args:
+            requests: the lanes of each, as many as the room has; of any length from 1.
         """
         lanes = [lane for request in requests for lane in request]
-        device = model.embedding.weight.device
-        alike = [_alike(request) if len(request) > 1 else 0 for request in requests]
-        if max(alike) < WORTH_SHARING:
-            alike = [0] * len(requests)
-        each = len(lanes) // len(requests)
-        begun = [count for count in alike for _ in range(each)]
-        rests = [len(lane.ids) - 1 - n for lane, n in zip(lanes, begun, strict=True)]
-        self._model = model
-        self._head = linear(model.head_rows[head.to(device)], model.packing)
-        self._cache = model.cache(len(lanes), max(rests) + room)
-        if max(alike):
-            firsts = [request[0] for request in requests]
-            self._cache.prefix = self._prefix(firsts, alike)
-        self._place = torch.tensor(
-            [lane.positions[-1] for lane in lanes], device=device
-        )
-        self._after = torch.tensor(
-            [lane.next_position for lane in lanes], device=device
-        )
-        self.last = torch.tensor([lane.ids[-1] for lane in lanes], device=device)
-        self._memorise(lanes, begun, rests, self._cache)
+        each, count = self._room.lanes, self.count + len(requests)
+        assert len(lanes) == each * len(requests), "requests of other lanes"
+        assert count <= self._room.requests, "more requests than planned"
+        cache = self._own.part(slice(self.count * each, count * each))
+        begun = _alike(requests) if self._prefixes else [0] * len(requests)
+        if self._prefixes:
+            cache.prefix = self._prefixes.part(slice(self.count, count))
+            if max(begun):
+                firsts = [request[0] for request in requests]
+                self._read_prefixes(firsts, begun, cache.prefix)
+        starts = [start for start in begun for _ in range(each)]
+        rests = [
+            len(lane.ids) - 1 - start for lane, start in zip(lanes, starts, strict=True)
+        ]
+        self._memorise(lanes, starts, rests, cache)
 
-    def _prefix(self, lanes: Sequence[Lane], counts: Sequence[int]) -> KVCache:
-        """A cache of the first ids of lanes, one that comes several times read once."""
+        def added(old: Tensor, new: Sequence[int]) -> Tensor:
+            return torch.cat([old, torch.tensor(new, device=old.device)])
+
+        self._place = added(self._place, [lane.positions[-1] for lane in lanes])
+        self._after = added(self._after, [lane.next_position for lane in lanes])
+        self.last = added(self.last, [lane.ids[-1] for lane in lanes])
+        self._become(count)
+
+    def leave(self, gone: Collection[int]) -> None:
+        """Free the places of some requests, the last ones first.
+
+        The last request that stays takes the place of one that goes, like this:
+
+        >>> requests = list("abcd")
+        >>> for place in sorted([0, 2], reverse=True):
+        ...     requests[place] = requests[-1]
+        ...     del requests[-1]
+        >>> requests
+        ['d', 'b']
+        """
+        each, count = self._room.lanes, self.count
+        rows = list(range(count * each))
+        for place in sorted(gone, reverse=True):
+            count -= 1
+            here, last = (slice(i * each, (i + 1) * each) for i in (place, count))
+            if place < count:
+                for lane in range(each):
+                    self._own.copy(count * each + lane, place * each + lane)
+                if self._prefixes:
+                    self._prefixes.copy(count, place)
+            rows[here] = rows[last]
+            del rows[last]
+        self._own.lengths[count * each :] = 0
+        if self._prefixes:
+            self._prefixes.lengths[count:] = 0
+        self._place, self._after, self.last = (
+            tensor[rows] for tensor in (self._place, self._after, self.last)
+        )
+        self._become(count)
+
+    def _become(self, count: int) -> None:
+        """Be the first `count` requests."""
+        self.count, self._cache = count, None
+        if not count:
+            return
+        self._cache = self._own.part(slice(count * self._room.lanes))
+        if self._prefixes:
+            self._cache.prefix = self._prefixes.part(slice(count))
+
+    def _read_prefixes(
+        self, lanes: Sequence[Lane], counts: Sequence[int], cache: KVCache
+    ) -> None:
+        """Read the first ids of lanes, those that come several times once."""
         found: dict[tuple[tuple[int, ...], ...], int] = {}
-        rows: list[int] = []
-        kept: list[int] = []
-        for number, (lane, count) in enumerate(zip(lanes, counts, strict=True)):
-            key = (lane.ids[:count], lane.positions[:count])
-            if key not in found:
-                found[key] = len(kept)
-                kept.append(number)
-            rows.append(found[key])
-        lengths = [counts[number] for number in kept]
-        # what follows stands where the processor adds it up in the same order
-        cache = self._model.cache(len(kept), -(-max(lengths) // ALIGNED) * ALIGNED)
-        each = max(1, AT_ONCE // max(lengths))
+        rows = [
+            found.setdefault((lane.ids[:count], lane.positions[:count]), len(found))
+            for lane, count in zip(lanes, counts, strict=True)
+        ]
+        kept = [rows.index(row) for row in range(len(found))]
+        each = max(1, AT_ONCE // max(counts))
         for start in range(0, len(kept), each):
-            rows_here = slice(start, start + each)
-            some = [lanes[i] for i in kept[rows_here]]
-            part = cache.part(rows_here)
-            self._memorise(some, [0] * len(some), lengths[rows_here], part)
-        cache.advance(max(lengths))
-        cache.trim(torch.tensor(lengths, device=cache.lengths.device))
-        if len(kept) == len(lanes):
-            return cache
-        return cache.select(torch.tensor(rows, device=cache.lengths.device))
+            some = kept[start : start + each]
+            part = cache.part(slice(start, start + len(some)))
+            firsts, lengths = [lanes[i] for i in some], [counts[i] for i in some]
+            self._memorise(firsts, [0] * len(some), lengths, part)
+        for target, source in reversed(list(enumerate(rows))):
+            if source < target:  # a row further down was the source of later ones only
+                cache.copy(source, target)
+        cache.measure()
 
     def _memorise(
         self,
@@ -132,10 +239,7 @@ class Lanes:
 
     def read(self, ids: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
         """Read one id in each lane; logits of what follows it."""
-        places = self._place[:, None]
-        hidden = self._model.hidden(ids[:, None], places, self._cache)
-        # A lane whose answer has ended is still fed, and must not leave the table.
-        self._place = self._after.clamp(max=self._model.config.context - 1)
-        self._after = self._after + 1
+        hidden = self._model.hidden(ids[:, None], self._place[:, None], self._cache)
+        self._place, self._after = self._after, self._after + 1
         logits: Tensor = self._head(hidden[:, 0])
         return logits.float()

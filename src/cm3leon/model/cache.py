@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+ALIGNED = 16  # columns that a processor adds up together
+
 
 @dataclass
 class KVCache:
@@ -22,7 +24,8 @@ class KVCache:
     Args:
         keys: of each layer.
         values: of each layer.
-        lengths: ids that each lane has read, those of its prefix not counted.
+        lengths: ids that each lane has read, those of its prefix not counted; parts of
+            a cache share them, as they share its memory.
         prefix: what stands before the lanes: its i-th lane before the i-th group, as
             many lanes to each. None: nothing.
     """
@@ -31,9 +34,17 @@ class KVCache:
     values: list[Float[Tensor, "batch heads capacity head_dim"]]
     lengths: Int[Tensor, " batch"]
     prefix: "KVCache | None" = None
-    longest: int = 0  # of `lengths`
-    _even: bool = field(default=True, repr=False)  # all lengths are the longest
+    longest: int = field(init=False)  # of `lengths`
+    _even: bool = field(init=False, repr=False)  # all lengths are the longest
     _bias: Tensor | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.measure()
+
+    def measure(self) -> None:
+        """Look at `lengths` again, after a part of the lanes has read."""
+        self.longest = int(self.lengths.max())
+        self._even = bool((self.lengths == self.longest).all())
 
     @classmethod
     def allocate(
@@ -59,6 +70,14 @@ class KVCache:
     def capacity(self) -> int:
         """Ids per lane that fit."""
         return self.keys[0].shape[2]
+
+    @property
+    def shown(self) -> int:
+        """Columns of a prefix that are read: those in use, rounded up.
+
+        So what follows stands where the processor adds it up in the same order.
+        """
+        return min(-(-self.longest // ALIGNED) * ALIGNED, self.capacity)
 
     @property
     def read(self) -> Int[Tensor, " batch"]:
@@ -94,51 +113,48 @@ class KVCache:
         keys, values = self.store(layer, k, v)
         q = q.to(keys.dtype) * q.shape[-1] ** -0.5
         scores = torch.matmul(q, keys.transpose(-1, -2))
-        if self.prefix is None:
+        if self.prefix is None or not (count := self.prefix.shown):
             shares = (scores.float() + self._bias).softmax(-1)
             return torch.matmul(shares.to(values.dtype), values).to(v.dtype)
-        before = self.prefix.keys[layer]
+        before = self.prefix.keys[layer][:, :, :count]
         common = self._apart(torch.matmul(self._together(q), before.transpose(-1, -2)))
         scores = torch.cat([common, scores], -1)
         shares = (scores.float() + self._bias).softmax(-1).to(values.dtype)
-        count = before.shape[2]
         found = torch.matmul(
-            self._together(shares[..., :count]), self.prefix.values[layer]
+            self._together(shares[..., :count]),
+            self.prefix.values[layer][:, :, :count],
         )
         mixed = self._apart(found) + torch.matmul(shares[..., count:], values)
         return mixed.to(v.dtype)
 
     def advance(self, ids: int) -> None:
         """Count ids that every layer has stored, as many in each lane."""
-        self.lengths = self.lengths + ids
+        self.lengths += ids
         self.longest += ids
 
     def trim(self, lengths: Int[Tensor, " batch"]) -> None:
         """Forget what lanes have read beyond these lengths, such as padding."""
         assert bool((lengths <= self.lengths).all()), "a lane has not read that much"
-        self.lengths = lengths
-        self.longest = int(lengths.max())
-        self._even = bool((lengths == self.longest).all())
-
-    def select(self, rows: Int[Tensor, " chosen"]) -> "KVCache":
-        """A copy of some lanes, each as often as wanted."""
-        assert self.prefix is None, "lanes of a group stay together"
-        chosen = KVCache(
-            [keys[rows] for keys in self.keys],
-            [values[rows] for values in self.values],
-            self.lengths[rows],
-        )
-        chosen.trim(chosen.lengths)
-        return chosen
+        self.lengths.copy_(lengths)
+        self.measure()
 
     def part(self, rows: slice) -> "KVCache":
-        """Some adjacent lanes of an empty cache, in the same memory."""
-        assert not self.longest and self.prefix is None, "only before anything is read"
+        """Adjacent lanes in the same memory, without their prefix.
+
+        What they read from now on is unknown to other parts made before.
+        """
         return KVCache(
             [keys[rows] for keys in self.keys],
             [values[rows] for values in self.values],
             self.lengths[rows],
         )
+
+    def copy(self, source: int, target: int) -> None:
+        """Put what one lane has read into another."""
+        length = int(self.lengths[source])
+        for tensor in (*self.keys, *self.values):
+            tensor[target, :, :length] = tensor[source, :, :length]
+        self.lengths[target] = length
 
     def visible(self, ids: int) -> Bool[Tensor, "batch 1 ids seen"]:
         """Which keys, the prefix's first, each of the next `ids` queries sees.
@@ -149,10 +165,10 @@ class KVCache:
         columns = torch.arange(self.longest + ids, device=device)
         last = self.lengths[:, None] + torch.arange(ids, device=device)
         seen = (columns <= last[..., None])[:, None]
-        if self.prefix is None:
-            return seen
         before = self.prefix
-        columns = torch.arange(before.keys[0].shape[2], device=device)
+        if before is None or not before.shown:
+            return seen
+        columns = torch.arange(before.shown, device=device)
         real = columns < before.lengths[:, None]
         real = real.repeat_interleave(len(self.lengths) // len(before.lengths), 0)
         return torch.cat([real[:, None, None].expand(-1, 1, ids, -1), seen], -1)

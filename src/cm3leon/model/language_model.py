@@ -83,17 +83,29 @@ class LanguageModel(nn.Module):
     def cache(
         self, batch: int, capacity: int, dtype: torch.dtype | None = None
     ) -> KVCache:
-        """An empty cache for this model; on a CPU in fp32, which attends faster."""
-        weight = self.embedding.weight
+        """An empty cache for this model."""
         return KVCache.allocate(
             layers=self.config.layers,
             batch=batch,
             heads=self.config.heads,
             capacity=capacity,
             head_dim=self.config.head_dim,
-            dtype=dtype or (weight.dtype if weight.is_cuda else torch.float32),
-            device=weight.device,
+            dtype=dtype or self.cache_dtype,
+            device=self.embedding.weight.device,
         )
+
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Of keys and values: on a CPU fp32, which attends faster."""
+        weight = self.embedding.weight
+        return weight.dtype if weight.is_cuda else torch.float32
+
+    @property
+    def cache_bytes(self) -> int:
+        """Memory of the keys and values of one id in one lane."""
+        config = self.config
+        numbers: int = 2 * config.layers * config.heads * config.head_dim
+        return numbers * self.cache_dtype.itemsize
 
 
 def counted_on(
