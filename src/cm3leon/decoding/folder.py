@@ -77,6 +77,7 @@ def load(
     memory: str | Path | None = None,
     encoder: str | Path | None = None,
     precision: str | None = None,
+    compiled: bool = False,
 ) -> Engine:
     """The engine of a model folder, by default the model that ships.
 
@@ -87,6 +88,9 @@ def load(
         precision: of the transformer's weights: "fp32", "bf16", or "int8" with products
             in bf16 (docs/decoding.md). By default bf16 where the processor has it,
             which is twice as fast, else fp32.
+        compiled: draw with kernels compiled for this processor, which pays for large
+            models: 20 seconds once. Without a C++ compiler, ninja (extra `[compiled]`)
+            and AVX-512, or in fp32, nothing changes.
 
     Raises:
         CheckpointError: the folder is missing, incomplete, or its files do not fit.
@@ -102,7 +106,7 @@ def load(
     precision = precision or ("bf16" if has_bfloat16() else "fp32")
     model = model_of(folder, settings, widen=precision == "fp32")
     if precision != "fp32":
-        model.pack("int8" if precision == "int8" else "bf16")
+        model.pack("int8" if precision == "int8" else "bf16", compiled)
     codec, image_tokenizer = tokenizers_of(folder)
     options = _options(folder / "generation.json")
     bank, towers = memory or folder / "memory", encoder or folder / "bi_encoder"

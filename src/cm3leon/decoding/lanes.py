@@ -20,7 +20,6 @@ from torch import Tensor
 from cm3leon.errors import RequestError
 from cm3leon.model.cache import ALIGNED, KVCache
 from cm3leon.model.language_model import LanguageModel
-from cm3leon.model.packed import linear
 
 WORTH_SHARING = 16  # ids; reading fewer twice costs less than another pass
 AT_ONCE = 512  # ids of prefixes in one pass: more fall out of the processor's caches
@@ -116,7 +115,7 @@ class Lanes:
         self._place = self._after = self.last  # of that id, and of the one behind it
         self._model = model
         self._room = room
-        self._head = linear(model.head_rows[head.to(device)], model.packing)
+        self._head = model.scorer(head)
         self._own = model.cache(room.requests * room.lanes, room.own)
         self._prefixes: KVCache | None = None
         if room.prefix:

@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cm3leon.model.kernels import Kernels
+
 ALIGNED = 16  # columns that a processor adds up together
 
 
@@ -34,6 +36,7 @@ class KVCache:
     values: list[Float[Tensor, "batch heads capacity head_dim"]]
     lengths: Int[Tensor, " batch"]
     prefix: "KVCache | None" = None
+    kernels: Kernels | None = None  # attend to bf16 keys and values
     longest: int = field(init=False)  # of `lengths`
     _even: bool = field(init=False, repr=False)  # all lengths are the longest
     _bias: Tensor | None = field(default=None, repr=False)
@@ -93,6 +96,8 @@ class KVCache:
         """Make ready to read that many ids in each lane: called once a pass."""
         end = self.longest + ids
         assert end <= self.capacity, f"{end} ids in a cache for {self.capacity}"
+        if self.kernels is not None:
+            return
         seen = self.visible(ids)
         zeros = torch.zeros(seen.shape, device=seen.device)
         self._bias = zeros.masked_fill(~seen, -torch.inf)
@@ -109,6 +114,8 @@ class KVCache:
         softmax(q k^T / sqrt(head_dim)) v as in the model, the softmax in fp32; lanes of
         a group read their prefix together, as one lane with as many queries.
         """
+        if self.kernels is not None:
+            return self._attend_compiled(self.kernels, layer, q, k, v)
         assert self._bias is not None, "begin comes before attend"
         keys, values = self.store(layer, k, v)
         q = q.to(keys.dtype) * q.shape[-1] ** -0.5
@@ -147,6 +154,7 @@ class KVCache:
             [keys[rows] for keys in self.keys],
             [values[rows] for values in self.values],
             self.lengths[rows],
+            kernels=self.kernels,
         )
 
     def copy(self, source: int, target: int) -> None:
@@ -195,6 +203,28 @@ class KVCache:
             keys[lanes, :, columns] = k.transpose(1, 2).to(keys.dtype)
             values[lanes, :, columns] = v.transpose(1, 2).to(values.dtype)
         return keys[:, :, :end], values[:, :, :end]
+
+    def _attend_compiled(
+        self, kernels: Kernels, layer: int, q: Tensor, k: Tensor, v: Tensor
+    ) -> Tensor:
+        """`attend` in one kernel."""
+        prefix: tuple[Tensor | None, Tensor | None, Tensor | None] = (None, None, None)
+        if self.prefix is not None and self.prefix.longest:
+            prefix = (
+                self.prefix.keys[layer],
+                self.prefix.values[layer],
+                self.prefix.lengths,
+            )
+        found = kernels.attend(
+            q.bfloat16(),
+            k.bfloat16(),
+            v.bfloat16(),
+            self.keys[layer],
+            self.values[layer],
+            self.lengths,
+            *prefix,
+        )
+        return found.transpose(1, 2).to(v.dtype)
 
     def _together(
         self, x: Float[Tensor, "batch heads time inner"]

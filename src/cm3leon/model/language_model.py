@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from cm3leon.model.cache import KVCache
-from cm3leon.model.packed import Packing, pack
+from cm3leon.model.kernels import Kernels, kernels
+from cm3leon.model.packed import Packing, linear, pack
 
 SHORT = 512  # ids of a row up to which a CPU forms all scores at once
 
@@ -30,6 +31,7 @@ class LanguageModel(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.packing: Packing | None = None  # how its linear layers are stored
+        self.kernels: Kernels | None = None  # what it draws with, if compiled
 
     @property
     def head_rows(self) -> Float[Tensor, "vocab width"]:
@@ -70,21 +72,28 @@ class LanguageModel(nn.Module):
         cache.store(len(blocks), k, v)
         cache.advance(ids.shape[1])
 
-    def pack(self, packing: Packing) -> None:
+    def pack(self, packing: Packing, compiled: bool = False) -> None:
         """Become bf16, its linear layers packed: faster to draw with, unable to learn.
 
         Args:
             packing: "bf16", or "int8" for weights of 8 bits, half the size.
+            compiled: with the kernels of `kernels.py`, where they can be compiled.
         """
         self.requires_grad_(False).bfloat16()
-        pack(self, packing)
         self.packing = packing
+        self.kernels = kernels(self.config.head_dim) if compiled else None
+        pack(self, packing, self.kernels)
+
+    def scorer(self, ids: Int[Tensor, " rows"]) -> nn.Module:
+        """What scores these ids only, in this order."""
+        rows = self.head_rows[ids.to(self.head_rows.device)]
+        return linear(rows, self.packing, self.kernels)
 
     def cache(
         self, batch: int, capacity: int, dtype: torch.dtype | None = None
     ) -> KVCache:
         """An empty cache for this model."""
-        return KVCache.allocate(
+        cache = KVCache.allocate(
             layers=self.config.layers,
             batch=batch,
             heads=self.config.heads,
@@ -93,12 +102,16 @@ class LanguageModel(nn.Module):
             dtype=dtype or self.cache_dtype,
             device=self.embedding.weight.device,
         )
+        if cache.keys[0].dtype == torch.bfloat16:
+            cache.kernels = self.kernels
+        return cache
 
     @property
     def cache_dtype(self) -> torch.dtype:
-        """Of keys and values: on a CPU fp32, which attends faster."""
+        """Of keys and values: without kernels on a CPU fp32, which attends faster."""
         weight = self.embedding.weight
-        return weight.dtype if weight.is_cuda else torch.float32
+        as_it_is = weight.is_cuda or self.kernels is not None
+        return weight.dtype if as_it_is else torch.float32
 
     @property
     def cache_bytes(self) -> int:

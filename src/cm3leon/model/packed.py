@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cm3leon.model.kernels import Kernels
+
 Packing = Literal["bf16", "int8"]
 FEW = 16  # rows; for more, int8 weights are widened first
 
@@ -44,8 +46,12 @@ class Int8Linear(nn.Module):
     quantized: Tensor
     scales: Tensor
 
-    def __init__(self, weight: Float[Tensor, "out inner"]) -> None:
+    def __init__(
+        self, weight: Float[Tensor, "out inner"], kernels: Kernels | None = None
+    ) -> None:
         super().__init__()
+        outs, inner = weight.shape
+        self.kernels = None if outs % 4 or inner % 64 else kernels
         quantized, scales = quantize(weight)
         self.register_buffer("quantized", quantized, persistent=False)
         self.register_buffer("scales", scales, persistent=False)
@@ -53,7 +59,9 @@ class Int8Linear(nn.Module):
     def forward(self, x: Float[Tensor, "*batch inner"]) -> Float[Tensor, "*batch out"]:
         """The product."""
         rows = x.flatten(0, -2)
-        if len(rows) <= FEW:
+        if len(rows) <= FEW and self.kernels is not None:
+            out = self.kernels.int8_linear(rows, self.quantized, self.scales)
+        elif len(rows) <= FEW:
             out = torch._weight_int8pack_mm(rows, self.quantized, self.scales)
         else:
             out = F.linear(rows, self.quantized.to(x.dtype)) * self.scales
@@ -70,10 +78,14 @@ def quantize(
     return quantized.to(torch.int8), scales
 
 
-def linear(weight: Float[Tensor, "out inner"], packing: Packing | None) -> nn.Module:
+def linear(
+    weight: Float[Tensor, "out inner"],
+    packing: Packing | None,
+    kernels: Kernels | None = None,
+) -> nn.Module:
     """What multiplies by a weight: packed, or as it is where it cannot be."""
     if packing == "int8":
-        return Int8Linear(weight)
+        return Int8Linear(weight, kernels)
     if packing == "bf16" and can_pack(weight):
         return PackedLinear(weight)
     plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
@@ -91,9 +103,9 @@ def can_pack(weight: Tensor) -> bool:
     )
 
 
-def pack(model: nn.Module, packing: Packing) -> None:
+def pack(model: nn.Module, packing: Packing, kernels: Kernels | None = None) -> None:
     """Replace all linear layers of a bf16 model."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
             if isinstance(child, nn.Linear):
-                setattr(module, name, linear(child.weight, packing).eval())
+                setattr(module, name, linear(child.weight, packing, kernels).eval())
