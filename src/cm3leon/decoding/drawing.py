@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from cm3leon.decoding import jacobi
 from cm3leon.decoding.contrastive import contrast
 from cm3leon.decoding.guidance import guide, guide_edit
 from cm3leon.decoding.lanes import Lanes
@@ -19,7 +20,7 @@ from cm3leon.decoding.prompt import Prompt
 from cm3leon.decoding.sampling import penalise, sample
 from cm3leon.model.language_model import LanguageModel
 
-Progress = Callable[[int, int], None]  # steps done, most steps there will be
+Progress = Callable[[int, int], None]  # ids drawn of the longest, most there will be
 
 
 def draw(
@@ -35,10 +36,9 @@ def draw(
     """
     most = max(prompt.most for prompt in prompts)
     rows: list[list[int]] = []
-    for done, step in enumerate(steps(model, prompts, options, chances), 1):
-        rows, last = step
+    for rows, last in steps(model, prompts, options, chances):
         if on_progress is not None:
-            on_progress(most if last else done, most)
+            on_progress(most if last else max(map(len, rows)), most)
     return rows
 
 
@@ -51,7 +51,8 @@ def steps(
 ) -> Iterator[tuple[list[list[int]], bool]]:
     """After every step the ids drawn so far, and whether it was the last step.
 
-    A list for each prompt, the same ones all the time, growing.
+    A list for each prompt, the same ones all the time, growing: by one id a step, or in
+    a picture with a window by some.
 
     Args:
         model: what scores ids.
@@ -65,7 +66,12 @@ def steps(
     assert len(each) == 1, "some prompts are guided, some are not"
     (count,) = each
     most = max(prompt.most for prompt in prompts)
-    lanes = Lanes(model, [prompt.lanes for prompt in prompts], most, constraint.ids)
+    window = options.window if constraint.kind == "image" else 1
+    room = most if window == 1 else most + window
+    lanes = Lanes(model, [prompt.lanes for prompt in prompts], room, constraint.ids)
+    if window > 1:
+        yield from jacobi.steps(lanes, prompts, options, chances, _combined)
+        return
     head = constraint.ids.to(lanes.last.device)
 
     rows: list[list[int]] = [[] for _ in prompts]
@@ -75,8 +81,7 @@ def steps(
     ids = lanes.last
     for step in range(most):
         logits = lanes.read(ids)
-        if count > 1:
-            logits = _combined([logits[lane::count] for lane in range(count)], options)
+        logits = _combined([logits[lane::count] for lane in range(count)], options)
         if penalised:
             logits = penalise(logits, seen, options.repetition_penalty)
         column = sample(constraint.restrict(logits, step), options, chances)
@@ -101,6 +106,8 @@ def _combined(
     lanes: Sequence[Float[Tensor, "batch vocab"]], options: GenerationOptions
 ) -> Float[Tensor, "batch vocab"]:
     """Logits of all lanes as one: guided, then contrasted if that is asked for."""
+    if len(lanes) == 1:
+        return lanes[0]
     if len(lanes) == 3:
         assert options.image_guidance_scale is not None, "so the lane was made"
         return guide_edit(

@@ -206,9 +206,11 @@ class Engine:
         white = Pixels.new("RGB", (self.image_tokenizer.pixels,) * 2, "white")
         blank = self.image_tokenizer.encode([white])[0].tolist()
         chances = _chances(1, options, None)
-        for (ids,), _ in steps(self.model, [prompt], options, chances):
-            if len(ids) % every and len(ids) < len(blank):
+        shown = 0
+        for (ids,), last in steps(self.model, [prompt], options, chances):
+            if len(ids) // every == shown and not last:
                 continue
+            shown = len(ids) // every
             codes = tuple(map(self.codec.vocabulary.code, ids))
             grid = torch.tensor([[*codes, *blank[len(codes) :]]])
             (pixels,) = self.image_tokenizer.decode(grid)
