@@ -2,6 +2,7 @@
 
 python benchmarks/decode.py [--model FOLDER] [--rounds 7] [--picture PNG]
 python benchmarks/decode.py --preset 350m [--codes 1024] [--rounds 1] [--no-peer]
+python benchmarks/decode.py [--preset 350m] --windows 1,4,8,16
 
 The first: seconds of `Engine.extend` on prompts of `benchmarks/prompts.txt` (search,
 prefix, 64 guided codes, decoding to pixels), everything open and warm; calls with 0 and
@@ -12,6 +13,10 @@ The second: guided image codes per second of a preset's shape with random weight
 64 text ids, beside transformers' OPT with the same weights, its own guidance and static
 cache, and beside the limit: the bytes a step must read (weights, rows of the head, keys
 and values half way) over the bandwidth of reading, measured in the same run.
+
+Either with --windows 1,4,8,16 instead: codes that a request draws in one pass, and the
+time against one code a pass, windows alternating. With random weights the codes of a
+pass say nothing, but what a pass costs does.
 """
 
 import argparse
@@ -92,6 +97,17 @@ def parts(engine: Engine, documents: list[Document], neighbours: int) -> dict[st
 def shipped(arguments: argparse.Namespace) -> None:
     """Time pictures of a model folder."""
     engine = cm3leon.load(arguments.model)
+    if arguments.windows:
+        for count in (1, 16):
+            documents = prompts(count)
+
+            def draw(window: int, seed: int, asked: list[Document] = documents) -> None:
+                options = replace(engine.options, window=window, seed=seed)
+                engine.extend(asked, options)
+
+            print(f"{count} pictures at once")
+            compare_windows(arguments.windows, arguments.rounds, draw)
+        return
     print("| pictures at once | no neighbours, s | two neighbours, s | ratio (bar) |")
     print("|---:|---:|---:|---:|")
     for count in (1, 16):
@@ -155,7 +171,53 @@ def must_read(shape: TransformerConfig, lanes: int, codes: int, weight: int) -> 
     return weight * blocks + 2 * 2 * lanes * seen * shape.layers * shape.width
 
 
-def codes_per_second(model: Transformer, pictures: int, codes: int) -> float:
+def compare_windows(
+    windows: list[int], rounds: int, draw: Callable[[int, int], object]
+) -> None:
+    """Print what a window brings.
+
+    Args:
+        windows: those to compare with 1.
+        rounds: of which the medians are taken, after one that warms up.
+        draw: does it with a window and a seed.
+    """
+    widths = sorted({1, *windows})
+    times: dict[int, list[float]] = {width: [] for width in widths}
+    drawn: dict[int, list[float]] = {width: [] for width in widths}
+    for number in range(rounds + 1):
+        for width in widths:
+            kept: list[float] = []
+            with mock.patch.object(drawing.Lanes, "keep", counting(kept)):
+                spent = seconds(partial(draw, width, number))
+            if number:
+                times[width].append(spent)
+                drawn[width] += kept or [1.0]
+    print("| window | codes a pass | seconds | against window 1 | a pass against 1's |")
+    print("|---:|---:|---:|---:|---:|")
+    for width in widths:
+        codes = sum(drawn[width]) / len(drawn[width])
+        ratio = median(times[width]) / median(times[1])
+        print(
+            f"| {width} | {codes:.2f} | {median(times[width]):.2f} | {ratio:.2f} "
+            f"| {ratio * codes:.2f} |",
+            flush=True,
+        )
+
+
+def counting(kept: list[float]) -> Callable[..., None]:
+    """`Lanes.keep`, with a note of the ids that each lane keeps while it goes on."""
+    keep = drawing.Lanes.keep
+
+    def counted(lanes: drawing.Lanes, counts: torch.Tensor, time: int) -> None:
+        kept.extend(counts[counts > 0].tolist())
+        keep(lanes, counts, time)
+
+    return counted
+
+
+def codes_per_second(
+    model: Transformer, pictures: int, codes: int, window: int = 1, seed: int = 0
+) -> float:
     """Guided codes of all pictures per second, reading the prompts included."""
     text = torch.randint(8196, 60_000, (WORDS - 2,)).tolist()
     strong = (EOS, *text, BREAK)
@@ -166,8 +228,8 @@ def codes_per_second(model: Transformer, pictures: int, codes: int) -> float:
         Constraint("image", IMAGE),
         codes,
     )
-    options = GenerationOptions(top_p=0.9, guidance_scale=3.0, seed=0)
-    chances = [torch_generator(0, "request", number) for number in range(pictures)]
+    options = GenerationOptions(top_p=0.9, guidance_scale=3.0, window=window)
+    chances = [torch_generator(seed, "request", number) for number in range(pictures)]
     drawn: list[list[int]] = []
 
     def work() -> None:
@@ -215,10 +277,20 @@ def random_preset(arguments: argparse.Namespace) -> None:
     shape = preset(arguments.preset)
     codes = arguments.codes
     weights = Transformer(shape, torch_generator(0, "decode")).state_dict()
-    speed = bandwidth()
     print(
         f"{arguments.preset}: {shape.parameters / 1e6:.0f}M parameters, {codes} codes"
     )
+    if arguments.windows:
+        model = Transformer(shape)
+        model.load_state_dict(weights)
+        model.eval().pack("bf16")
+        compare_windows(
+            arguments.windows,
+            arguments.rounds,
+            lambda window, seed: codes_per_second(model, 1, codes, window, seed),
+        )
+        return
+    speed = bandwidth()
     print(f"reading: {speed / 1e9:.1f} GB/s")
     print("| | pictures | codes/s | of the limit | against the peer |")
     print("|---|---:|---:|---:|---:|")
@@ -253,6 +325,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--preset", choices=["350m", "760m", "7b"], default=None)
     parser.add_argument("--codes", type=int, default=1024)
+    parser.add_argument(
+        "--windows", type=lambda text: [int(one) for one in text.split(",")]
+    )
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--picture", type=Path, default=None)
