@@ -2,6 +2,7 @@
 
 python benchmarks/decode.py [--model FOLDER] [--rounds 7] [--picture PNG]
 python benchmarks/decode.py --preset 350m [--codes 1024] [--rounds 1] [--no-peer]
+python benchmarks/decode.py [--preset 350m] --windows 1,4,8,16
 
 The first: seconds of `Engine.extend` on prompts of `benchmarks/prompts.txt` (search,
 prefix, 64 guided codes, decoding to pixels), everything open and warm; calls with 0 and
@@ -12,6 +13,10 @@ The second: guided image codes per second of a preset's shape with random weight
 64 text ids, beside transformers' OPT with the same weights, its own guidance and static
 cache, and beside the limit: the bytes a step must read (weights, rows of the head, keys
 and values half way) over the bandwidth of reading, measured in the same run.
+
+Either with --windows 1,4,8,16 instead: codes that a request draws in one pass, and the
+time against one code a pass, windows alternating. With random weights the codes of a
+pass say nothing, but what a pass costs does.
 """
 
 import argparse
@@ -20,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -77,7 +83,7 @@ def parts(engine: Engine, documents: list[Document], neighbours: int) -> dict[st
     lanes, decode = drawing.Lanes, engine.image_tokenizer.decode
     find = engine._retrieve
     with (
-        mock.patch.object(lanes, "__init__", timed("prompt", lanes.__init__)),
+        mock.patch.object(lanes, "join", timed("prompt", lanes.join)),
         mock.patch.object(lanes, "read", timed("codes: model", lanes.read)),
         mock.patch.object(drawing, "sample", timed("codes: choice", drawing.sample)),
         mock.patch.object(engine.image_tokenizer, "decode", timed("pixels", decode)),
@@ -92,6 +98,17 @@ def parts(engine: Engine, documents: list[Document], neighbours: int) -> dict[st
 def shipped(arguments: argparse.Namespace) -> None:
     """Time pictures of a model folder."""
     engine = cm3leon.load(arguments.model)
+    if arguments.windows:
+        for count in (1, 16):
+            documents = prompts(count)
+
+            def draw(window: int, seed: int, asked: list[Document] = documents) -> None:
+                options = replace(engine.options, window=window, seed=seed)
+                engine.extend(asked, options)
+
+            print(f"{count} pictures at once")
+            compare_windows(arguments.windows, arguments.rounds, draw)
+        return
     print("| pictures at once | no neighbours, s | two neighbours, s | ratio (bar) |")
     print("|---:|---:|---:|---:|")
     for count in (1, 16):
@@ -155,7 +172,53 @@ def must_read(shape: TransformerConfig, lanes: int, codes: int, weight: int) -> 
     return weight * blocks + 2 * 2 * lanes * seen * shape.layers * shape.width
 
 
-def codes_per_second(model: Transformer, pictures: int, codes: int) -> float:
+def compare_windows(
+    windows: list[int], rounds: int, draw: Callable[[int, int], object]
+) -> None:
+    """Print what a window brings.
+
+    Args:
+        windows: those to compare with 1.
+        rounds: of which the medians are taken, after one that warms up.
+        draw: does it with a window and a seed.
+    """
+    widths = sorted({1, *windows})
+    times: dict[int, list[float]] = {width: [] for width in widths}
+    drawn: dict[int, list[float]] = {width: [] for width in widths}
+    for number in range(rounds + 1):
+        for width in widths:
+            kept: list[float] = []
+            with mock.patch.object(drawing.Lanes, "keep", counting(kept)):
+                spent = seconds(partial(draw, width, number))
+            if number:
+                times[width].append(spent)
+                drawn[width] += kept or [1.0]
+    print("| window | codes a pass | seconds | against window 1 | a pass against 1's |")
+    print("|---:|---:|---:|---:|---:|")
+    for width in widths:
+        codes = sum(drawn[width]) / len(drawn[width])
+        ratio = median(times[width]) / median(times[1])
+        print(
+            f"| {width} | {codes:.2f} | {median(times[width]):.2f} | {ratio:.2f} "
+            f"| {ratio * codes:.2f} |",
+            flush=True,
+        )
+
+
+def counting(kept: list[float]) -> Callable[..., None]:
+    """`Lanes.keep`, with a note of the ids that each lane keeps while it goes on."""
+    keep = drawing.Lanes.keep
+
+    def counted(lanes: drawing.Lanes, counts: torch.Tensor, time: int) -> None:
+        kept.extend(counts[counts > 0].tolist())
+        keep(lanes, counts, time)
+
+    return counted
+
+
+def codes_per_second(
+    model: Transformer, pictures: int, codes: int, window: int = 1, seed: int = 0
+) -> float:
     """Guided codes of all pictures per second, reading the prompts included."""
     text = torch.randint(8196, 60_000, (WORDS - 2,)).tolist()
     strong = (EOS, *text, BREAK)
@@ -166,8 +229,8 @@ def codes_per_second(model: Transformer, pictures: int, codes: int) -> float:
         Constraint("image", IMAGE),
         codes,
     )
-    options = GenerationOptions(top_p=0.9, guidance_scale=3.0, seed=0)
-    chances = [torch_generator(0, "request", number) for number in range(pictures)]
+    options = GenerationOptions(top_p=0.9, guidance_scale=3.0, window=window)
+    chances = [torch_generator(seed, "request", number) for number in range(pictures)]
     drawn: list[list[int]] = []
 
     def work() -> None:
@@ -215,10 +278,20 @@ def random_preset(arguments: argparse.Namespace) -> None:
     shape = preset(arguments.preset)
     codes = arguments.codes
     weights = Transformer(shape, torch_generator(0, "decode")).state_dict()
-    speed = bandwidth()
     print(
         f"{arguments.preset}: {shape.parameters / 1e6:.0f}M parameters, {codes} codes"
     )
+    if arguments.windows:
+        model = Transformer(shape)
+        model.load_state_dict(weights)
+        model.eval().pack("bf16", compiled=True)
+        compare_windows(
+            arguments.windows,
+            arguments.rounds,
+            lambda window, seed: codes_per_second(model, 1, codes, window, seed),
+        )
+        return
+    speed = bandwidth()
     print(f"reading: {speed / 1e9:.1f} GB/s")
     print("| | pictures | codes/s | of the limit | against the peer |")
     print("|---|---:|---:|---:|---:|")
@@ -227,10 +300,14 @@ def random_preset(arguments: argparse.Namespace) -> None:
         peer = peer_codes_per_second(shape, weights, codes)
         limit = speed / must_read(shape, 2, codes, 2)
         print(f"| transformers, bf16 | 1 | {peer:.1f} | {peer / limit:.0%} | 1 |")
-    for packing, weight in (("bf16", 2), ("int8", 1)):
+    for packing, compiled in product(("bf16", "int8"), (False, True)):
         model = Transformer(shape)
         model.load_state_dict(weights)
-        model.eval().pack(packing)
+        model.eval().pack(packing, compiled)
+        if compiled and model.kernels is None:
+            continue  # none here
+        weight = 2 if packing == "bf16" else 1
+        name = f"{packing}, kernels" if compiled else packing
         codes_per_second(model, 1, 8)  # warms up
         for pictures in (1, 4):
             found = median(
@@ -241,7 +318,7 @@ def random_preset(arguments: argparse.Namespace) -> None:
             limit = pictures * speed / read
             against = f"{found / peer:.2f}" if peer and pictures == 1 else ""
             print(
-                f"| cm3leon, {packing} | {pictures} | {found:.1f} "
+                f"| cm3leon, {name} | {pictures} | {found:.1f} "
                 f"| {found / limit:.0%} | {against} |",
                 flush=True,
             )
@@ -253,6 +330,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--preset", choices=["350m", "760m", "7b"], default=None)
     parser.add_argument("--codes", type=int, default=1024)
+    parser.add_argument(
+        "--windows", type=lambda text: [int(one) for one in text.split(",")]
+    )
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--rounds", type=int, default=None)
     parser.add_argument("--picture", type=Path, default=None)

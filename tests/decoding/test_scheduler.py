@@ -115,5 +115,7 @@ def test_bad_requests_are_refused_at_once(engine, asked):
     with Scheduler(engine) as scheduler:
         with pytest.raises(RequestError, match="rows is -1, below 0"):
             begin(scheduler, asked[0], rows=-1)
+        with pytest.raises(RequestError, match="window is 4, and in a running batch"):
+            scheduler.extend(asked[0][0], replace(asked[0][1], window=4))
         with pytest.raises(RequestError, match="the document is empty"):
             scheduler.extend(Document())

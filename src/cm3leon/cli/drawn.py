@@ -30,6 +30,7 @@ OPTIONS = (
     "top_k",
     "contrast_k",
     "contrast_alpha",
+    "window",
 )
 
 
@@ -69,6 +70,8 @@ class Drawing:
         contrast_k: contrastive decoding among what is about as likely as the k-th
             likeliest code; usually with --guidance-scale 1.
         contrast_alpha: how much less likely, as a share.
+        window: codes looked at in one pass, of which it draws one or more; 1 draws
+            them one by one. It changes the picture of a seed, not how likely it is.
         model: a model folder; by default the model that ships.
         size: pixels a side, a multiple of what the model draws; by default about 256.
         upscale: 4 enlarges that many times by Real-ESRGAN, which sharpens.
@@ -85,6 +88,7 @@ class Drawing:
     top_k: int | None = None
     contrast_k: int | None = None
     contrast_alpha: float | None = None
+    window: int | None = None
     model: Path | None = None
     size: int | None = None
     upscale: int | None = None

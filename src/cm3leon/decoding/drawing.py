@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from cm3leon.decoding import jacobi
 from cm3leon.decoding.constraints import Constraint
 from cm3leon.decoding.contrastive import contrast
 from cm3leon.decoding.guidance import guide, guide_edit
@@ -21,7 +22,7 @@ from cm3leon.decoding.prompt import Prompt
 from cm3leon.decoding.sampling import penalise, sample
 from cm3leon.model.language_model import LanguageModel
 
-Progress = Callable[[int, int], None]  # steps done, most steps there will be
+Progress = Callable[[int, int], None]  # ids drawn of the longest, most there will be
 
 
 def draw(
@@ -39,10 +40,9 @@ def draw(
         return []
     most = max(prompt.most for prompt in prompts)
     rows: list[list[int]] = []
-    for done, step in enumerate(steps(model, prompts, options, chances), 1):
-        rows, last = step
+    for rows, last in steps(model, prompts, options, chances):
         if on_progress is not None:
-            on_progress(most if last else done, most)
+            on_progress(most if last else max(map(len, rows)), most)
     return rows
 
 
@@ -54,7 +54,8 @@ def steps(
 ) -> Iterator[tuple[list[list[int]], bool]]:
     """After every step the ids drawn so far, and whether it was the last step.
 
-    A list for each prompt, the same ones all the time, growing.
+    A list for each prompt, the same ones all the time, growing: by one id a step, or in
+    a picture with a window by some.
 
     Args:
         model: what scores ids.
@@ -65,6 +66,9 @@ def steps(
     Raises:
         RequestError: they do not fit the memory.
     """
+    if options.window > 1 and prompts[0].constraint.kind == "image":
+        yield from jacobi.steps(model, prompts, options, chances, _combined)
+        return
     requests = [
         Request(prompt, options, chance)
         for prompt, chance in zip(prompts, chances, strict=True)

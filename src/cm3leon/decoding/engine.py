@@ -249,8 +249,10 @@ class Engine:
         (prepared,) = self.prepare([document], options, "image", given)
         every = rows * round(self.codec.codes_per_image**0.5)
         chances = random_streams(1, options, None)
+        shown = 0
         for (ids,), last in steps(self.model, [prepared.prompt], options, chances):
-            if last or len(ids) % every == 0:
+            if last or len(ids) // every > shown:
+                shown = len(ids) // every
                 yield self.sketch(prepared, ids)
 
     @overload

@@ -242,3 +242,26 @@ class Lanes:
         self._place, self._after = self._after, self._after + 1
         logits: Tensor = self._head(hidden[:, 0])
         return logits.float()
+
+    def read_ahead(
+        self, ids: Int[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch time vocab"]:
+        """Read each lane's next id and guesses behind it; logits of what follows each.
+
+        `keep` says then how many were right.
+        """
+        behind = torch.arange(ids.shape[1] - 1, device=ids.device)
+        places = torch.cat(
+            [self._place[:, None], self._after[:, None] + behind], 1
+        ).clamp(max=self._model.config.context - 1)
+        hidden = self._model.hidden(ids, places, self._cache)
+        logits: Tensor = self._head(hidden)
+        return logits.float()
+
+    def keep(self, counts: Int[Tensor, " batch"], time: int) -> None:
+        """Forget all but the first `counts` of the `time` ids read ahead."""
+        assert self._cache is not None, "nobody has joined"
+        self._cache.trim(self._cache.lengths - time + counts)
+        last = self._after + counts - 1
+        self._place = torch.where(counts > 0, last, self._place)
+        self._after = self._after + counts

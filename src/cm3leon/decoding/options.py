@@ -8,6 +8,7 @@ from typing import Literal
 from cm3leon.errors import ConfigError
 
 SEEDS = 2**31  # a drawn seed is below this, so that it is easily retyped
+WIDEST = 256  # window; each place holds a probability for every code
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class GenerationOptions:
     strong_temperature: float = 1.0  # of the lane with the words, in CD-K
     weak_temperature: float = 1.0  # of the lane without, in CD-K
     unconditional: Literal["mask", "absent", "alone"] = "mask"  # lane; see `prompt`
+    window: int = 1  # ids read in a pass, pictures only; 1: one by one. See `jacobi`
     neighbours: int = 0  # documents retrieved for a picture. Yu et al. 2023, §2.1
     repetition_penalty: float = 1.0  # of words said already; 1 is none
     max_text: int = 64  # most text ids of an answer
@@ -83,6 +85,11 @@ class GenerationOptions:
                 f"repetition_penalty is {self.repetition_penalty}, not above 0 and "
                 "finite; 1 is none, 1.2 is usual"
             )
+        if not 1 <= self.window <= WIDEST:
+            raise ConfigError(
+                f"window is {self.window}, outside 1 to {WIDEST}; 1 draws one code at "
+                "a time"
+            )
         if self.neighbours < 0:
             raise ConfigError(f"neighbours is {self.neighbours}, below 0; 0 is none")
         if self.max_text < 1:
@@ -100,7 +107,8 @@ class GenerationOptions:
                 "for the caption), 'absent' (after neighbours: no caption) or 'alone' "
                 "(a mask and no neighbours)"
             )
-        for name in ("top_k", "contrast_k", "max_text", "neighbours", "seed"):
+        whole = ("top_k", "contrast_k", "window", "max_text", "neighbours", "seed")
+        for name in whole:
             value = getattr(self, name)
             optional = value is None and name in ("top_k", "contrast_k", "seed")
             if not optional and (isinstance(value, bool) or not isinstance(value, int)):

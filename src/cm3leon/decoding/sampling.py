@@ -10,6 +10,7 @@ last one kept, so one id always remains.
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float64, Int
 from torch import Tensor
 
@@ -33,13 +34,34 @@ def sample(
     """
     if options.temperature == 0:
         return logits.argmax(-1)
+    drawn = [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
+    return pick(_narrowed(logits, options), torch.stack(drawn).to(logits.device))
+
+
+def probabilities(
+    logits: Float[Tensor, "batch vocab"], options: GenerationOptions
+) -> Float64[Tensor, "batch vocab"]:
+    """What `sample` draws from; with temperature 0 all of it lies on one id.
+
+    >>> greedy = GenerationOptions(temperature=0.0)
+    >>> probabilities(torch.tensor([[1.0, 3.0, 2.0]]), greedy).tolist()
+    [[0.0, 1.0, 0.0]]
+    """
+    if options.temperature == 0:
+        return F.one_hot(logits.argmax(-1), logits.shape[-1]).double()
+    return _narrowed(logits, options).softmax(-1)
+
+
+def _narrowed(
+    logits: Float[Tensor, "batch vocab"], options: GenerationOptions
+) -> Float64[Tensor, "batch vocab"]:
+    """Logits by temperature, top-k and top-p."""
     logits = temper(logits, options.temperature)
     if options.top_k is not None:
         logits = keep_top_k(logits, options.top_k)
     if options.top_p < 1:
         logits = keep_top_p(logits, options.top_p)
-    drawn = [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
-    return pick(logits, torch.stack(drawn).to(logits.device))
+    return logits
 
 
 def penalise(

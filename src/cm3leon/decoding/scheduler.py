@@ -114,6 +114,11 @@ class Scheduler:
             raise RequestError(f"rows is {rows}, below 0; 0 is no pictures between")
         engine = self._engine
         options = (options or engine.options).seeded()
+        if options.window > 1 and want == "image":
+            raise RequestError(
+                f"window is {options.window}, and in a running batch codes are drawn "
+                "one at a time; leave it out"
+            )
         given = None if neighbours is None else [neighbours]
         (prepared,) = engine.prepare([document], options, want, given)
         (chance,) = random_streams(1, options, None)
