@@ -9,7 +9,7 @@ from cm3leon.errors import RequestError
 
 def joined(model, requests, more, head):
     """Lanes of these requests that have read their prompts."""
-    lanes = Lanes(model, Room.of(requests, more), head)
+    lanes = Lanes(model, Room.of(model, requests, more), head)
     lanes.join(requests)
     return lanes
 
@@ -51,8 +51,12 @@ def test_lanes_of_one_id_need_no_prefill(model):
     assert_close(batch.read(batch.last), wanted)
 
 
+@pytest.mark.parametrize("copied", [0, 10**9], ids=["shared", "copied"])
 @pytest.mark.parametrize("lengths", [(20, 29, 17), (40, 0, 17), (40, 40, 17)], ids=str)
-def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(model, lengths):
+def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(
+    model, lengths, copied, monkeypatch
+):
+    monkeypatch.setattr(lanes_module, "WORTH_COPYING", copied)
     random = torch.Generator().manual_seed(0)
     common = torch.randint(4, 300, (40,), generator=random).tolist()
 
@@ -66,12 +70,15 @@ def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(model, le
     passes = []
     whole = model.memorise
     model.memorise = lambda ids, *more: (passes.append(len(ids)), whole(ids, *more))
-    shared = joined(model, requests, 3, head)
+    together = joined(model, requests, 3, head)
     del model.memorise
-    assert passes == [len(set(lengths)), 6]
+    once = (
+        [1] * sum(length > 0 for length in lengths) if copied else [len(set(lengths))]
+    )
+    assert passes == [*once, 6]
     apart = joined(model, [[lane] for request in requests for lane in request], 3, head)
     for ids in (apart.last, torch.arange(6) + 290, torch.arange(6) + 300):
-        assert_close(shared.read(ids), apart.read(ids), rtol=1e-4, atol=1e-4)
+        assert_close(together.read(ids), apart.read(ids), rtol=1e-4, atol=1e-4)
 
 
 def test_a_request_with_nothing_in_common_may_stand_beside_long_prefixes(
@@ -79,6 +86,7 @@ def test_a_request_with_nothing_in_common_may_stand_beside_long_prefixes(
 ):
     """Prefixes are read some at a time, and one of them is empty."""
     monkeypatch.setattr(lanes_module, "AT_ONCE", 1)
+    monkeypatch.setattr(lanes_module, "WORTH_COPYING", 0)
     beginning = tuple(range(10, 40))
 
     def lane(first, last):

@@ -45,7 +45,7 @@ def test_a_cache_changes_nothing(engine, prompt, greedy, before):
     drawn = []
     with torch.inference_mode():
         requests = [[one] for one in (*others, lane)]
-        lanes = Lanes(model, Room.of(requests, STEPS), head)
+        lanes = Lanes(model, Room.of(model, requests, STEPS), head)
         lanes.join(requests)
         ids = lanes.last
         for _ in range(STEPS):

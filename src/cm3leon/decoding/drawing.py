@@ -74,7 +74,7 @@ def steps(
         for prompt, chance in zip(prompts, chances, strict=True)
     ]
     most = max(prompt.most for prompt in prompts)
-    room = Room.of([prompt.lanes for prompt in prompts], most)
+    room = Room.of(model, [prompt.lanes for prompt in prompts], most)
     drawing = Drawing(model, prompts[0].constraint, room)
     drawing.join(requests)
     while drawing.requests:

@@ -84,7 +84,7 @@ def steps(
     """
     requests, ids = [prompt.lanes for prompt in prompts], prompts[0].constraint.ids
     longest = max(prompt.most for prompt in prompts)
-    lanes = Lanes(model, Room.of(requests, longest + options.window), ids)
+    lanes = Lanes(model, Room.of(model, requests, longest + options.window), ids)
     lanes.join(requests)
     count, head = len(requests[0]), ids.to(lanes.last.device)
     most = torch.tensor([prompt.most for prompt in prompts], device=head.device)

@@ -22,6 +22,7 @@ from cm3leon.model.cache import ALIGNED, KVCache
 from cm3leon.model.language_model import LanguageModel
 
 WORTH_SHARING = 16  # ids; reading fewer twice costs less than another pass
+WORTH_COPYING = 8 << 20  # bytes; attending to so many more costs less than in two parts
 AT_ONCE = 512  # ids of prefixes in one pass: more fall out of the processor's caches
 
 
@@ -58,15 +59,23 @@ class Room:
     prefix: int  # ids that the lanes of a request begin with; 0: no room for any
 
     @classmethod
-    def of(cls, requests: Sequence[Sequence[Lane]], more: int) -> "Room":
-        """Room for these requests, `more` ids read after the prompts."""
+    def of(
+        cls, model: LanguageModel, requests: Sequence[Sequence[Lane]], more: int
+    ) -> "Room":
+        """Room for these requests, `more` ids read after the prompts.
+
+        Prefixes that are short and few are copied into each lane instead.
+        """
         counts = _alike(requests)
+        prefix = -(-max(counts) // ALIGNED) * ALIGNED
+        copies = len(requests) * (len(requests[0]) - 1)
+        if copies * prefix * model.cache_bytes <= WORTH_COPYING:
+            counts, prefix = [0] * len(requests), 0
         own = max(
             len(lane.ids) - 1 - count
             for lanes, count in zip(requests, counts, strict=True)
             for lane in lanes
         )
-        prefix = -(-max(counts) // ALIGNED) * ALIGNED
         return cls(len(requests), len(requests[0]), own + more, prefix)
 
     def check(self, model: LanguageModel) -> None:
@@ -133,12 +142,13 @@ class Lanes:
         assert len(lanes) == each * len(requests), "requests of other lanes"
         assert count <= self._room.requests, "more requests than planned"
         cache = self._own.part(slice(self.count * each, count * each))
-        begun = _alike(requests) if self._prefixes else [0] * len(requests)
+        begun, firsts = _alike(requests), [request[0] for request in requests]
         if self._prefixes:
             cache.prefix = self._prefixes.part(slice(self.count, count))
             if max(begun):
-                firsts = [request[0] for request in requests]
                 self._read_prefixes(firsts, begun, cache.prefix)
+        elif max(begun):
+            self._copy_prefixes(firsts, begun, cache)
         starts = [start for start in begun for _ in range(each)]
         rests = [
             len(lane.ids) - 1 - start for lane, start in zip(lanes, starts, strict=True)
@@ -215,6 +225,19 @@ class Lanes:
                 cache.copy(source, target)
         cache.measure()
 
+    def _copy_prefixes(
+        self, lanes: Sequence[Lane], counts: Sequence[int], cache: KVCache
+    ) -> None:
+        """Read what the lanes of each request begin with, into all of them."""
+        each = self._room.lanes
+        for number, (lane, count) in enumerate(zip(lanes, counts, strict=True)):
+            first = number * each
+            part = cache.part(slice(first, first + 1))
+            self._memorise([lane], [0], [count], part)
+            for other in range(first + 1, first + each):
+                cache.copy(first, other)
+        cache.measure()
+
     def _memorise(
         self,
         lanes: Sequence[Lane],
@@ -232,9 +255,9 @@ class Lanes:
             part = slice(start, start + count)
             ids[row, :count] = torch.tensor(lane.ids[part])
             places[row, :count] = torch.tensor(lane.positions[part])
-        device = cache.lengths.device
+        device, before = cache.lengths.device, cache.lengths.clone()
         self._model.memorise(ids.to(device), places.to(device), cache)
-        cache.trim(torch.tensor(counts, device=device))
+        cache.trim(before + torch.tensor(counts, device=device))
 
     def read(self, ids: Int[Tensor, " batch"]) -> Float[Tensor, "batch vocab"]:
         """Read one id in each lane; logits of what follows it."""
