@@ -102,6 +102,18 @@ def test_a_network_enlarges_and_is_named(call):
         assert "Lanczos" in small.text["enlarged"]
 
 
+def test_how_it_was_drawn_is_told_in_the_picture(call):
+    drawn = ("--precision", "int8", "--window", 4)
+    assert call("generate", "b", *drawn, "--seed", 1, "--out", "b.png")[0] == 0
+    with Image.open("b.png") as picture:
+        assert picture.text["precision"] == "int8"
+        assert json.loads(picture.text["options"])["window"] == 4
+    code, _, err = call("generate", "b", "--precision", "int4")
+    assert (code, "int4" in err) == (2, True)
+    code, _, err = call("generate", "b", "--window", 0)
+    assert (code, "window is 0" in err) == (1, True)
+
+
 def test_without_the_network_interpolation_enlarges_and_says_so(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "ncnn", None)
     code, _, err = call("generate", "b", "--upscale", 4, "--seed", 1)

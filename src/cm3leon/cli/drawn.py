@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from cyclopts import Parameter
 
@@ -73,6 +73,10 @@ class Drawing:
         window: codes looked at in one pass, of which it draws one or more; 1 draws
             them one by one. It changes the picture of a seed, not how likely it is.
         model: a model folder; by default the model that ships.
+        precision: of the model's weights: fp32, bf16 or int8; by default bf16 where
+            the processor has it.
+        compiled: draw with kernels compiled for this processor, which pays for large
+            models: 20 seconds once. Takes a C++ compiler and the extra [compiled].
         size: pixels a side, a multiple of what the model draws; by default about 256.
         upscale: 4 enlarges that many times by Real-ESRGAN, which sharpens.
         grid: also write all pictures, with their words, on this one sheet.
@@ -90,6 +94,8 @@ class Drawing:
     contrast_alpha: float | None = None
     window: int | None = None
     model: Path | None = None
+    precision: Literal["fp32", "bf16", "int8"] | None = None
+    compiled: Annotated[bool, Parameter(negative="")] = False
     size: int | None = None
     upscale: int | None = None
     grid: Path | None = None
@@ -142,6 +148,22 @@ class Drawing:
                 raise RequestError(
                     f"{file} is there already; delete it or choose another name"
                 )
+
+    def load(self, memory: Path | None = None, encoder: str | None = None) -> "Engine":
+        """The engine of the model, with another bank and encoder if they are named.
+
+        Raises:
+            CheckpointError: there is no such model, or it is damaged.
+        """
+        from cm3leon.decoding.folder import load
+
+        return load(
+            self.model,
+            memory=memory,
+            encoder=encoder,
+            precision=self.precision,
+            compiled=self.compiled,
+        )
 
     @property
     def named(self) -> bool:
@@ -216,7 +238,8 @@ def deliver(drawn: Iterable[Drawn], drawing: Drawing, engine: "Engine") -> None:
     from cm3leon.decoding.card import name
 
     enlarge, how = _enlarger(drawing, engine.image_tokenizer.pixels)
-    notes = {"model": name(drawing.model), "enlarged": how}
+    precision = engine.model.packing or "fp32"
+    notes = {"model": name(drawing.model), "precision": precision, "enlarged": how}
     told, pictures = [], []
     for one in drawn:
         picture = enlarge(one.picture)

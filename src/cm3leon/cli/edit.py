@@ -44,9 +44,7 @@ def edit(
     drawing.check([text])
     opened = Image.open(picture)
 
-    from cm3leon.decoding.folder import load
-
-    engine = load(drawing.model)
+    engine = drawing.load()
     options = replace(engine.options, **given, neighbours=0).seeded()
     assert options.seed is not None
     document = Document(opened, Text(text))

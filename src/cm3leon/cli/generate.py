@@ -58,11 +58,10 @@ def generate(
         raise ConfigError(f"candidates is {candidates}, below 1; 1 keeps what is drawn")
     drawing.check(words)
 
-    from cm3leon.decoding.folder import load
     from cm3leon.decoding.pool import pool
     from cm3leon.tokens.document import Document, Text
 
-    engine = load(drawing.model, memory=memory, encoder=encoder)
+    engine = drawing.load(memory, encoder)
     options = replace(engine.options, **given).seeded()
     assert options.seed is not None
     asked = [

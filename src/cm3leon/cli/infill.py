@@ -49,10 +49,9 @@ def infill(
     corners = None if box is None else box_of(box)
     opened = Image.open(picture)
 
-    from cm3leon.decoding.folder import load
     from cm3leon.decoding.regions import cells_of_box, cells_of_mask
 
-    engine = load(drawing.model)
+    engine = drawing.load()
     side = round(engine.codec.codes_per_image**0.5)
     if corners is not None:
         cells = cells_of_box(corners, side)

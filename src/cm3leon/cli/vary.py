@@ -40,10 +40,9 @@ def vary(
     drawing.check([text or picture.stem])
     opened = Image.open(picture)
 
-    from cm3leon.decoding.folder import load
     from cm3leon.decoding.options import GenerationOptions
 
-    engine = load(drawing.model)
+    engine = drawing.load()
     options = replace(engine.options, **given).seeded()
     assert options.seed is not None
     if not text:
