@@ -167,11 +167,12 @@ def shards(
     encoder: str | None = None,
     most_relevance: float = 0.9,
     seed: int = 0,
+    ray: str | None = None,
 ) -> None:
     """Write captioned pictures as token shards, which training reads.
 
     Takes whatever check can read. Pictures that cannot be used are counted, named and
-    left out. A build that was stopped goes on behind its last whole shard.
+    left out. A build that was stopped makes the shards that are missing.
 
     For example:
 
@@ -179,6 +180,7 @@ def shards(
     cm3leon data shards corpus shards/train --tokenizers runs/tokenizers
     cm3leon data shards holidays shards --tokenizers runs/tokenizers --no-mirror
     cm3leon data shards corpus near --tokenizers t --memory bank --encoder bi_encoder
+    cm3leon data shards corpus shards/train --tokenizers runs/tokenizers --ray auto
     ```
 
     Parameters
@@ -205,28 +207,35 @@ def shards(
         Neighbours more like the picture, or like each other, are left out as repeats.
     seed
         Of the words left out of captions when neighbours are sought.
+    ray
+        Share the work among Ray's processors: auto for the cluster this machine is in,
+        HOST:PORT for another, local for this machine. All machines must see the
+        folders under the same paths.
     """
     from cm3leon.data.build import build_shards
+    from cm3leon.data.pictures import Pictures
     from cm3leon.errors import RequestError
+    from cm3leon.workers import open_workers
 
     if versions < 0:
         raise RequestError(f"--versions is {versions}, below 0")
     search = _neighbour_search(memory, encoder, most_relevance, seed)
-    with _progress() as progress:
-        pictures, report = _scanned(path, split, progress)
+    pictures = Pictures.open(path, split)
+    with _progress() as progress, open_workers(ray) as workers:
         task = progress.add_task("encoding", total=len(pictures))
-        records = build_shards(
+        report = build_shards(
             pictures,
             folder,
             tokenizers,
             search=search,
             mirror=mirror,
             versions=versions,
+            workers=workers,
             on_progress=lambda done: progress.update(task, completed=done),
         )
     if report.problems:
         _print_report(report)
-    print(f"{folder}: {records:,} records")
+    print(f"{folder}: {report.good:,} records")
 
 
 @app.command

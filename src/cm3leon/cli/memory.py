@@ -40,16 +40,19 @@ def build(
     parts: int = 1,
     exact_below: int = 50_000,
     memory_gib: float = 4.0,
+    ray: str | None = None,
 ) -> None:
     """Build a bank of captioned pictures, or finish one whose build was stopped.
 
-    Several machines may each build one of several parts; `memory merge` joins them.
+    Several machines share the work with --ray; or, without Ray, each builds one of
+    several parts, and `memory merge` joins them.
 
     For example:
 
     ```
     cm3leon memory build corpus bank --encoder openai/clip-vit-base-patch32
     cm3leon memory build corpus part-0 --part 0 --parts 2 --encoder bi_encoder
+    cm3leon memory build corpus bank --encoder bi_encoder --ray auto
     ```
 
     Parameters
@@ -72,6 +75,10 @@ def build(
         Up to so many documents are all compared; above, an approximate index is built.
     memory_gib
         What an approximate index may take once it is open.
+    ray
+        Share the work among Ray's processors: auto for the cluster this machine is in,
+        HOST:PORT for another, local for this machine. All machines must see the
+        folders under the same paths.
     """
     from cm3leon.errors import ConfigError
     from cm3leon.retrieval.vector_index import IndexSettings
@@ -81,7 +88,7 @@ def build(
     settings = IndexSettings(
         exact_below=exact_below, memory_bytes=int(memory_gib * 2**30)
     )
-    _fill(pictures, bank, encoder, model, split, settings, (part, parts))
+    _fill(pictures, bank, encoder, model, split, settings, (part, parts), ray)
 
 
 @app.command
@@ -323,6 +330,7 @@ def _fill(
     split: str,
     settings: Any,
     part: tuple[int, int],
+    ray: str | None = None,
 ) -> None:
     import sys
 
@@ -332,31 +340,30 @@ def _fill(
     from cm3leon.decoding.folder import located
     from cm3leon.images.tokenizer import ImageTokenizer
     from cm3leon.retrieval.memory import BankWriter
+    from cm3leon.workers import open_workers
 
     image_tokenizer = ImageTokenizer.load(located(model) / "image_tokenizer")
     towers = _encoder(encoder, model)
     writer = BankWriter(bank, bank_config(towers, image_tokenizer), settings)
     collection = Pictures.open(pictures, split)
-    with bar("reading", len(collection)) as advance:
-        seen = iter(range(1, len(collection) + 1))
-        report = collection.scan(lambda: advance(next(seen)))
-    for problem in report.problems:
-        print(
-            f"left out {problem.name}: {problem.kind}: {problem.reason}",
-            file=sys.stderr,
-        )
-    with bar("encoding", 1) as advance:
-        added = fill(
+    with bar("encoding", 1) as advance, open_workers(ray) as workers:
+        report = fill(
             writer,
             collection,
             towers,
             image_tokenizer,
             part=part[0],
             parts=part[1],
+            workers=workers,
             on_progress=lambda done, all: advance(done / all),
         )
-    manifest = writer.finish(index=part[1] == 1)
-    print(f"added {added:,} documents")
+        for problem in report.problems:
+            print(
+                f"left out {problem.name}: {problem.kind}: {problem.reason}",
+                file=sys.stderr,
+            )
+        manifest = writer.finish(index=part[1] == 1, workers=workers)
+    print(f"added {report.good:,} documents")
     _print(bank, manifest)
 
 
