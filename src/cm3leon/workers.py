@@ -11,6 +11,7 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from cm3leon.errors import Cm3leonError, ConfigError
@@ -49,8 +50,7 @@ def open_workers(address: str | None) -> Iterator[Workers]:
     if address is None:
         yield here
         return
-    import ray
-
+    ray: Any = import_module("ray")
     running = ray.is_initialized()
     if not running:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else it phones home
@@ -59,7 +59,7 @@ def open_workers(address: str | None) -> Iterator[Workers]:
                 address=address,
                 logging_level=logging.ERROR,
                 log_to_driver=False,
-                **{"include_dashboard": False} if address == "local" else {},
+                include_dashboard=False if address == "local" else None,
             )
         except (ConnectionError, ValueError) as error:
             raise ConfigError(
@@ -73,11 +73,10 @@ def open_workers(address: str | None) -> Iterator[Workers]:
 
 
 def _ray(job: Callable[[Task], Result], tasks: Sequence[Task], /) -> Iterator[Result]:
-    import ray
-    from ray import data
-
     if not tasks:
         return
+    ray: Any = import_module("ray")
+    data: Any = import_module("ray.data")
     context = data.DataContext.get_current()
     context.enable_progress_bars = False
     context.execution_options.preserve_order = True

@@ -35,6 +35,7 @@ def build(
     *,
     encoder: str | None = None,
     model: Path | None = None,
+    tokenizers: Path | None = None,
     split: str = "train",
     part: int = 0,
     parts: int = 1,
@@ -65,6 +66,8 @@ def build(
         A CLIPModel: a folder, or its name on the hub; by default the model's own.
     model
         The model whose image tokenizer makes the codes; by default the one that ships.
+    tokenizers
+        A folder with image_tokenizer/ to make the codes, while there is no model yet.
     split
         Which split, where there are several.
     part
@@ -88,7 +91,8 @@ def build(
     settings = IndexSettings(
         exact_below=exact_below, memory_bytes=int(memory_gib * 2**30)
     )
-    _fill(pictures, bank, encoder, model, split, settings, (part, parts), ray)
+    parted = (part, parts)
+    _fill(pictures, bank, encoder, model, split, settings, parted, tokenizers, ray)
 
 
 @app.command
@@ -330,6 +334,7 @@ def _fill(
     split: str,
     settings: Any,
     part: tuple[int, int],
+    tokenizers: Path | None = None,
     ray: str | None = None,
 ) -> None:
     import sys
@@ -342,7 +347,8 @@ def _fill(
     from cm3leon.retrieval.memory import BankWriter
     from cm3leon.workers import open_workers
 
-    image_tokenizer = ImageTokenizer.load(located(model) / "image_tokenizer")
+    source = tokenizers or located(model)
+    image_tokenizer = ImageTokenizer.load(source / "image_tokenizer")
     towers = _encoder(encoder, model)
     writer = BankWriter(bank, bank_config(towers, image_tokenizer), settings)
     collection = Pictures.open(pictures, split)

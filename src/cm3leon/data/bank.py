@@ -47,7 +47,10 @@ class Embedding:
         for start in range(0, len(numbers), BATCH):
             group: list[Picture] = []
             for one in self.pictures.some(numbers[start : start + BATCH]):
-                (problems if isinstance(one, Problem) else group).append(one)
+                if isinstance(one, Problem):
+                    problems.append(one)
+                else:
+                    group.append(one)
             images = [picture.image for picture in group]
             made = document_vectors(
                 self.encoder.texts([picture.caption for picture in group]),

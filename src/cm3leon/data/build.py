@@ -223,7 +223,10 @@ class ShardMaker:
         for start in range(0, len(numbers), BATCH):
             good: list[Picture] = []
             for one in self.pictures.some(numbers[start : start + BATCH]):
-                (problems if isinstance(one, Problem) else good).append(one)
+                if isinstance(one, Problem):
+                    problems.append(one)
+                else:
+                    good.append(one)
             made += records(
                 good,
                 self.text_tokenizer,
