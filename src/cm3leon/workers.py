@@ -41,8 +41,8 @@ def open_workers(address: str | None) -> Iterator[Workers]:
 
     Args:
         address: as `ray.init` takes it: "local" for the processors of this machine,
-            "auto" for the cluster this machine belongs to, or HOST:PORT. A Ray that
-            this process has started before is used as it is.
+            "auto" for the cluster this machine belongs to, HOST:PORT to name it. A
+            Ray that this process has started before is used as it is.
 
     Raises:
         ConfigError: there is no Ray at that address.

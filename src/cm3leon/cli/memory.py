@@ -80,7 +80,7 @@ def build(
         What an approximate index may take once it is open.
     ray
         Share the work among Ray's processors: auto for the cluster this machine is in,
-        HOST:PORT for another, local for this machine. All machines must see the
+        HOST:PORT to name it, local for this machine alone. All machines must see the
         folders under the same paths.
     """
     from cm3leon.errors import ConfigError

@@ -291,8 +291,7 @@ def build_shards(
         DataError: the folder holds shards that were made otherwise, no picture can be
             used, or the memory bank has codes of another image tokenizer.
     """
-    text_file = tokenizers / "text_tokenizer.json"
-    text_tokenizer = TextTokenizer.load(text_file)
+    text_tokenizer = TextTokenizer.load(tokenizers / "text_tokenizer.json")
     image_tokenizer = ImageTokenizer.load(tokenizers / "image_tokenizer")
     if search and search.retriever.bank.config.image_tokenizer != (
         image_tokenizer.fingerprint
@@ -301,13 +300,9 @@ def build_shards(
             f"the memory bank {search.retriever.bank.folder} holds codes of another "
             f"image tokenizer than {tokenizers}; build it again with that one"
         )
-    alphabets = Alphabets(
-        text_tokenizer=fingerprints.of_file(text_file),
-        text_size=text_tokenizer.size,
-        codes_per_image=image_tokenizer.codes_per_image,
-        codebook_size=image_tokenizer.codebook_size,
-        neighbours=search.origin if search else "",
-        versions=versions,
+    origin = search.origin if search else ""
+    alphabets = alphabets_of(
+        tokenizers, text_tokenizer, image_tokenizer, origin, versions
     )
     settings = asdict(alphabets) | {
         "image_tokenizer": image_tokenizer.fingerprint,
@@ -339,6 +334,24 @@ def build_shards(
     pictures.check_some_left(report)
     write_index(folder, alphabets, shards)
     return report
+
+
+def alphabets_of(
+    folder: Path,
+    text_tokenizer: TextTokenizer,
+    image_tokenizer: ImageTokenizer,
+    neighbours: str = "",
+    versions: int = 0,
+) -> Alphabets:
+    """What ids mean that the tokenizers of a folder make."""
+    return Alphabets(
+        text_tokenizer=fingerprints.of_file(folder / "text_tokenizer.json"),
+        text_size=text_tokenizer.size,
+        codes_per_image=image_tokenizer.codes_per_image,
+        codebook_size=image_tokenizer.codebook_size,
+        neighbours=neighbours,
+        versions=versions,
+    )
 
 
 def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
