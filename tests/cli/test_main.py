@@ -1,4 +1,5 @@
 import errno
+import re
 import subprocess
 import sys
 import tomllib
@@ -119,6 +120,7 @@ def test_wrong_usage_is_one_line_and_code_2(words, verb, capsys):
         ),
         (RuntimeError("I/O error: No space left on device"), "the disk is full; free"),
         (ModuleNotFoundError(name="resvg_py"), "pip install 'cm3leon[data]'"),
+        (ModuleNotFoundError(name="ray"), "pip install 'cm3leon[ray]'"),
     ],
 )
 def test_an_error_is_one_line_and_code_1(error, line, verb, capsys):
@@ -184,8 +186,8 @@ sys.exit(cli.main(["talk"]))
 def test_every_module_of_an_extra_is_known():
     with (ROOT / "pyproject.toml").open("rb") as file:
         extras = tomllib.load(file)["project"]["optional-dependencies"]
-    for extra in ("data", "training", "evaluation", "upscale"):
+    for extra in ("data", "training", "evaluation", "ray", "upscale"):
         for wanted in extras[extra]:
-            name = wanted.partition(">")[0].replace("-", "_")
+            name = re.split(r"[>\[]", wanted)[0].replace("-", "_")
             module = MODULES.get(name, name)
             assert wanted in extras[cli.EXTRAS[module]]

@@ -183,7 +183,7 @@ def test_shards_carry_the_neighbours_of_each_picture(
         assert len(set(others)) == len(others)
     capsys.readouterr()
     assert cli.main([*map(str, asked), "--seed", "1"]) == 1
-    assert "other tokenizers, neighbours or versions" in capsys.readouterr().err
+    assert "other tokenizers, neighbours, versions" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

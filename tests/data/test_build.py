@@ -1,4 +1,5 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_a_record_holds_the_captions_and_codes_of_its_picture(
 ):
     report = pictures.scan()
     assert [problem.name.rpartition("/")[2] for problem in report.problems] == ["7.png"]
-    assert build_shards(pictures, tmp_path / "out", tokenizers, size=4) == 9
+    assert build_shards(pictures, tmp_path / "out", tokenizers, size=4).good == 9
     shards = Shards(tmp_path / "out")
     image_tokenizer = ImageTokenizer.load(tokenizers / "image_tokenizer")
     for number in range(len(shards)):
@@ -56,28 +57,80 @@ def test_only_pictures_without_a_side_are_mirrored(pictures):
     assert allowed == [True, False, True, True]
 
 
-def test_a_build_that_was_killed_resumes_to_the_same_shards(
+class Killed(Exception):
+    pass
+
+
+def test_a_build_that_was_killed_makes_what_is_missing_to_the_same_bytes(
     pictures, tokenizers, tmp_path
 ):
-    pictures.scan()
     build_shards(pictures, tmp_path / "straight", tokenizers, size=2)
 
-    class Killed(Exception):
-        pass
-
-    done = []
-
-    def kill(count):
-        done.append(count)
-        raise Killed
+    def kill(done):
+        if done == 4:
+            raise Killed
 
     folder = tmp_path / "resumed"
     with pytest.raises(Killed):
         build_shards(pictures, folder, tokenizers, size=2, on_progress=kill)
-    assert len(Shards(folder)) == 8  # the last, half-filled shard was lost
+    with pytest.raises(DataError, match="holds no token shards"):
+        Shards(folder)
+    assert (folder / "shard-00001.arrow").exists()
+    (folder / "shard-00002.partial").write_bytes(b"half a shard")
     build_shards(pictures, folder, tokenizers, size=2)
-    for path in sorted((tmp_path / "straight").iterdir()):
-        assert path.read_bytes() == (folder / path.name).read_bytes()
+    equal(tmp_path / "straight", folder)
+
+
+def equal(one, other):
+    names = sorted(path.name for path in one.iterdir())
+    assert names == sorted(path.name for path in other.iterdir())
+    for name in names:
+        assert (one / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_only_shards_that_are_not_whole_are_made_again(
+    pictures, tokenizers, tmp_path, monkeypatch
+):
+    out = tmp_path / "out"
+    first = build_shards(pictures, out, tokenizers, size=2)
+    before = {path: path.read_bytes() for path in out.iterdir()}
+    cut, altered, gone = sorted(out.glob("*.arrow"))[1:4]
+    cut.write_bytes(before[cut][:-100])
+    turned = bytearray(before[altered])
+    turned[len(turned) // 2] ^= 1
+    altered.write_bytes(turned)
+    gone.unlink()
+    made = []
+    encode = ImageTokenizer.encode
+    monkeypatch.setattr(
+        ImageTokenizer,
+        "encode",
+        lambda self, images: made.append(images) or encode(self, images),
+    )
+    assert build_shards(pictures, out, tokenizers, size=2) == first
+    assert {path: path.read_bytes() for path in out.iterdir()} == before
+    assert len(made) == 3
+
+
+def test_a_shard_of_other_pictures_is_made_again(pictures, tokenizers, tmp_path):
+    build_shards(pictures, tmp_path / "out", tokenizers, size=4)
+    folder = tmp_path / "pictures"
+    (folder / "0.png").unlink()
+    fewer = Pictures.open(folder, cache=tmp_path / "cache")
+    assert build_shards(fewer, tmp_path / "out", tokenizers, size=4).good == 8
+    build_shards(fewer, tmp_path / "fresh", tokenizers, size=4)
+    equal(tmp_path / "fresh", tmp_path / "out")
+
+
+def test_a_pickled_collection_is_opened_where_it_is_unpickled(pictures, tmp_path):
+    pictures.scan()
+    again = pickle.loads(pickle.dumps(pictures))
+    assert list(again.ids()) == list(pictures.ids())
+    assert again.report == pictures.report
+    pickled = pickle.dumps(pictures)
+    (tmp_path / "pictures/3.png").rename(tmp_path / "pictures/3.txt")
+    with pytest.raises(DataError, match="give every machine the same files"):
+        pickle.loads(pickled)
 
 
 def test_a_folder_of_other_tokenizers_is_left_alone(pictures, tokenizers, tmp_path):
@@ -87,6 +140,13 @@ def test_a_folder_of_other_tokenizers_is_left_alone(pictures, tokenizers, tmp_pa
     file.write_text(file.read_text() + "\n")
     with pytest.raises(DataError, match="shards of other tokenizers"):
         build_shards(pictures, tmp_path / "out", tokenizers)
+
+
+@pytest.mark.parametrize("other", [{"size": 4}, {"mirror": False}])
+def test_a_build_of_other_settings_is_left_alone(pictures, tokenizers, tmp_path, other):
+    build_shards(pictures, tmp_path / "out", tokenizers, size=2)
+    with pytest.raises(DataError, match="versions or sizes; give another folder"):
+        build_shards(pictures, tmp_path / "out", tokenizers, **{"size": 2} | other)
 
 
 def test_moved_versions_follow_the_picture_and_its_mirror_image(
@@ -101,7 +161,7 @@ def test_moved_versions_follow_the_picture_and_its_mirror_image(
         assert len(versions) == 4 + may_mirror(pictures[number])
         codes = image_tokenizer.encode(versions).tolist()
         assert shards[number].segments[1].alternatives == tuple(map(tuple, codes))
-    with pytest.raises(DataError, match="other tokenizers, neighbours or versions"):
+    with pytest.raises(DataError, match="other tokenizers, neighbours, versions"):
         build_shards(pictures, tmp_path / "out", tokenizers, versions=2)
 
 

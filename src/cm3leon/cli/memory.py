@@ -35,21 +35,25 @@ def build(
     *,
     encoder: str | None = None,
     model: Path | None = None,
+    tokenizers: Path | None = None,
     split: str = "train",
     part: int = 0,
     parts: int = 1,
     exact_below: int = 50_000,
     memory_gib: float = 4.0,
+    ray: str | None = None,
 ) -> None:
     """Build a bank of captioned pictures, or finish one whose build was stopped.
 
-    Several machines may each build one of several parts; `memory merge` joins them.
+    Several machines share the work with --ray; or, without Ray, each builds one of
+    several parts, and `memory merge` joins them.
 
     For example:
 
     ```
     cm3leon memory build corpus bank --encoder openai/clip-vit-base-patch32
     cm3leon memory build corpus part-0 --part 0 --parts 2 --encoder bi_encoder
+    cm3leon memory build corpus bank --encoder bi_encoder --ray auto
     ```
 
     Parameters
@@ -62,6 +66,8 @@ def build(
         A CLIPModel: a folder, or its name on the hub; by default the model's own.
     model
         The model whose image tokenizer makes the codes; by default the one that ships.
+    tokenizers
+        A folder with image_tokenizer/ to make the codes, while there is no model yet.
     split
         Which split, where there are several.
     part
@@ -72,6 +78,10 @@ def build(
         Up to so many documents are all compared; above, an approximate index is built.
     memory_gib
         What an approximate index may take once it is open.
+    ray
+        Share the work among Ray's processors: auto for the cluster this machine is in,
+        HOST:PORT to name it, local for this machine alone. All machines must see the
+        folders under the same paths.
     """
     from cm3leon.errors import ConfigError
     from cm3leon.retrieval.vector_index import IndexSettings
@@ -81,7 +91,8 @@ def build(
     settings = IndexSettings(
         exact_below=exact_below, memory_bytes=int(memory_gib * 2**30)
     )
-    _fill(pictures, bank, encoder, model, split, settings, (part, parts))
+    parted = (part, parts)
+    _fill(pictures, bank, encoder, model, split, settings, parted, tokenizers, ray)
 
 
 @app.command
@@ -323,6 +334,8 @@ def _fill(
     split: str,
     settings: Any,
     part: tuple[int, int],
+    tokenizers: Path | None = None,
+    ray: str | None = None,
 ) -> None:
     import sys
 
@@ -332,31 +345,31 @@ def _fill(
     from cm3leon.decoding.folder import located
     from cm3leon.images.tokenizer import ImageTokenizer
     from cm3leon.retrieval.memory import BankWriter
+    from cm3leon.workers import open_workers
 
-    image_tokenizer = ImageTokenizer.load(located(model) / "image_tokenizer")
+    source = tokenizers or located(model)
+    image_tokenizer = ImageTokenizer.load(source / "image_tokenizer")
     towers = _encoder(encoder, model)
     writer = BankWriter(bank, bank_config(towers, image_tokenizer), settings)
     collection = Pictures.open(pictures, split)
-    with bar("reading", len(collection)) as advance:
-        seen = iter(range(1, len(collection) + 1))
-        report = collection.scan(lambda: advance(next(seen)))
-    for problem in report.problems:
-        print(
-            f"left out {problem.name}: {problem.kind}: {problem.reason}",
-            file=sys.stderr,
-        )
-    with bar("encoding", 1) as advance:
-        added = fill(
+    with bar("encoding", 1) as advance, open_workers(ray) as workers:
+        report = fill(
             writer,
             collection,
             towers,
             image_tokenizer,
             part=part[0],
             parts=part[1],
+            workers=workers,
             on_progress=lambda done, all: advance(done / all),
         )
-    manifest = writer.finish(index=part[1] == 1)
-    print(f"added {added:,} documents")
+        for problem in report.problems:
+            print(
+                f"left out {problem.name}: {problem.kind}: {problem.reason}",
+                file=sys.stderr,
+            )
+        manifest = writer.finish(index=part[1] == 1, workers=workers)
+    print(f"added {report.good:,} documents")
     _print(bank, manifest)
 
 

@@ -1,14 +1,19 @@
 """Captioned pictures -> a memory bank; restartable, and divisible among machines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
 
 import numpy as np
+from jaxtyping import Float32
 
+from cm3leon.data.picture_report import Problem, Report
 from cm3leon.data.pictures import Picture, Pictures
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.retrieval.encoder import BiEncoder, document_vectors
 from cm3leon.retrieval.manifest import BankConfig
 from cm3leon.retrieval.memory import BankDocument, BankWriter
+from cm3leon.workers import Workers, here
 
 BATCH = 32  # pictures in memory at once; a user's may have many megapixels
 
@@ -24,6 +29,39 @@ def bank_config(encoder: BiEncoder, image_tokenizer: ImageTokenizer) -> BankConf
     )
 
 
+@dataclass(frozen=True)
+class Embedding:
+    """Documents and vectors of some pictures, by their numbers; on any machine."""
+
+    pictures: Pictures
+    encoder: BiEncoder
+    image_tokenizer: ImageTokenizer
+
+    def __call__(
+        self, numbers: Sequence[int]
+    ) -> tuple[list[BankDocument], Float32[np.ndarray, "doc width"], list[Problem]]:
+        """In the order of the numbers, and which pictures could not be used."""
+        documents: list[BankDocument] = []
+        problems: list[Problem] = []
+        vectors = [np.zeros((0, self.encoder.width), dtype=np.float32)]
+        for start in range(0, len(numbers), BATCH):
+            group: list[Picture] = []
+            for one in self.pictures.some(numbers[start : start + BATCH]):
+                if isinstance(one, Problem):
+                    problems.append(one)
+                else:
+                    group.append(one)
+            images = [picture.image for picture in group]
+            made = document_vectors(
+                self.encoder.texts([picture.caption for picture in group]),
+                self.encoder.images(images),
+            )
+            vectors.append(made.numpy())
+            codes = self.image_tokenizer.encode(images).tolist()
+            documents += map(_document, group, codes)
+        return documents, np.concatenate(vectors), problems
+
+
 def fill(
     writer: BankWriter,
     pictures: Pictures,
@@ -33,47 +71,42 @@ def fill(
     part: int = 0,
     parts: int = 1,
     size: int = 2048,
+    workers: Workers = here,
     on_progress: Callable[[int, int], object] | None = None,
-) -> int:
+) -> Report:
     """Add the pictures that a bank does not hold yet, by their main captions.
 
     Args:
         writer: of a bank whose config is `bank_config` of the next two.
-        pictures: a collection, scanned before if some may be damaged.
+        pictures: a collection; damaged pictures are left out.
         encoder: documents -> vectors.
         image_tokenizer: pixels -> codes.
         part: of the collection that this process adds, from 0.
         parts: into how many it is divided; each goes into a bank of its own.
-        size: documents per shard of the bank.
-        on_progress: called with pictures done and pictures to do.
+        size: pictures to a shard of the bank.
+        workers: who embeds the pictures; this process alone writes.
+        on_progress: called with pictures done and pictures to do, shard by shard.
 
     Returns:
-        How many documents were added.
+        How many documents were added, and which pictures could not be used.
     """
-    numbers = [
-        number
-        for number, key in enumerate(pictures.ids())
-        if number % parts == part and key not in writer.keys
-    ]
-    added = 0
-    for start in range(0, len(numbers), size):
-        shard = numbers[start : start + size]
-        documents: list[BankDocument] = []
-        vectors = [np.zeros((0, encoder.width), dtype=np.float32)]
-        for first in range(0, len(shard), BATCH):
-            group = [pictures[number] for number in shard[first : first + BATCH]]
-            images = [picture.image for picture in group]
-            made = document_vectors(
-                encoder.texts([picture.caption for picture in group]),
-                encoder.images(images),
-            )
-            vectors.append(made.numpy())
-            codes = image_tokenizer.encode(images).tolist()
-            documents += map(_document, group, codes)
-            if on_progress:
-                on_progress(start + first + len(group), len(numbers))
-        added += writer.add(documents, np.concatenate(vectors))
-    return added
+    names = enumerate(islice(pictures.ids(), part, None, parts))
+    shards: list[list[int]] = []
+    for _, group in groupby(names, lambda one: one[0] // size):
+        # by place, not by what is missing: a build that goes on makes the same shards
+        todo = [part + at * parts for at, key in group if key not in writer.keys]
+        if todo:
+            shards.append(todo)
+    added = done = 0
+    problems = list(pictures.report.problems)
+    embedded = workers(Embedding(pictures, encoder, image_tokenizer), shards)
+    for shard, (documents, vectors, more) in zip(shards, embedded, strict=True):
+        added += writer.add(documents, vectors)
+        problems += more
+        done += len(shard)
+        if on_progress:
+            on_progress(done, sum(map(len, shards)))
+    return Report(good=added, problems=problems)
 
 
 def _document(picture: Picture, codes: list[int]) -> BankDocument:

@@ -3,27 +3,32 @@
 Each picture becomes one record: its captions as text ids, the main one first; its
 codes as it is, mirrored where no caption speaks of a side, and if asked for moved and
 zoomed a little; and the neighbours that a retriever finds for it, of which the stream
-takes some. Pictures go in the order of their collection, so an interrupted build goes
-on behind its last complete shard.
+takes some. A shard depends on its own pictures alone, in the order of the collection:
+any number of machines may make them, and a build that goes on makes what is missing.
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from cm3leon import fingerprints
+from cm3leon.data.picture_report import Problem, Report
 from cm3leon.data.pictures import Picture, Pictures
 from cm3leon.data.shards import (
     Alphabets,
     Record,
+    Shard,
     TokenSegment,
-    write_shards,
-    written,
+    indexed,
+    shard_about,
+    write_index,
+    write_shard,
 )
 from cm3leon.errors import DataError
 from cm3leon.images.pixels import on_white
@@ -33,7 +38,9 @@ from cm3leon.retrieval.manifest import MANIFEST
 from cm3leon.retrieval.memory import BankDocument
 from cm3leon.retrieval.retriever import Retriever, drop_words
 from cm3leon.tokens.text import TextTokenizer
+from cm3leon.workers import Workers, here
 
+BATCH = 64  # pictures encoded at once
 MOST_SHIFT = 1 / 16  # of the side
 LEAST_ZOOM = 0.8
 MOST_ZOOM = 1.05
@@ -138,65 +145,118 @@ class NeighbourSearch:
 
 
 def records(
-    pictures: Pictures,
+    pictures: Sequence[Picture],
     text_tokenizer: TextTokenizer,
     image_tokenizer: ImageTokenizer,
     *,
     search: Found | None = None,
-    skip: int = 0,
     mirror: bool = True,
     versions: int = 0,
     longest: int = 30,
-    batch: int = 64,
-    on_progress: Callable[[int], object] | None = None,
 ) -> Iterator[Record]:
-    """Records in the order of the pictures.
+    """Records of some pictures, encoded at once, in their order.
 
     Args:
-        pictures: the collection.
+        pictures: not too many: all their versions are in memory together.
         text_tokenizer: captions -> text ids.
         image_tokenizer: pixels -> codes.
         search: pictures -> what may stand before each; by default nothing.
-        skip: pictures already written.
         mirror: also encode mirror images where that is harmless.
         versions: of each picture beside these, shifted and zoomed a little.
         longest: captions of more text ids are left out, unless all are; then the
             first is cut.
-        batch: pictures encoded at once.
-        on_progress: called with the pictures done.
     """
-    for start in range(skip, len(pictures), batch):
-        group = [
-            pictures[index] for index in range(start, min(start + batch, len(pictures)))
-        ]
-        images = [versions_of(one, mirror=mirror, extra=versions) for one in group]
-        made = image_tokenizer.encode([image for some in images for image in some])
-        codes = iter(map(tuple, made.tolist()))
-        found = search(group) if search else [[]] * len(group)
-        for number, picture in enumerate(group):
-            texts = dict.fromkeys((picture.caption, *picture.captions))
-            captions = [text_tokenizer.encode(text) for text in texts]
-            short = [ids for ids in captions if len(ids) <= longest]
-            short = short or [captions[0][:longest]]
-            yield Record(
-                picture.id,
-                str(picture.metadata.get("tier", "all")),
+    images = [versions_of(one, mirror=mirror, extra=versions) for one in pictures]
+    made = image_tokenizer.encode([image for some in images for image in some])
+    codes = iter(map(tuple, made.tolist()))
+    found = search(pictures) if search else [[]] * len(pictures)
+    for number, picture in enumerate(pictures):
+        texts = dict.fromkeys((picture.caption, *picture.captions))
+        captions = [text_tokenizer.encode(text) for text in texts]
+        short = [ids for ids in captions if len(ids) <= longest]
+        short = short or [captions[0][:longest]]
+        yield Record(
+            picture.id,
+            str(picture.metadata.get("tier", "all")),
+            (
+                TokenSegment("text", tuple(map(tuple, short))),
+                TokenSegment("image", tuple(islice(codes, len(images[number])))),
+            ),
+            tuple(
                 (
-                    TokenSegment("text", tuple(map(tuple, short))),
-                    TokenSegment("image", tuple(islice(codes, len(images[number])))),
-                ),
-                tuple(
-                    (
-                        TokenSegment(
-                            "text", (tuple(text_tokenizer.encode(one.text)[:longest]),)
-                        ),
-                        TokenSegment("image", (one.codes,)),
-                    )
-                    for one in found[number]
-                ),
+                    TokenSegment(
+                        "text", (tuple(text_tokenizer.encode(one.text)[:longest]),)
+                    ),
+                    TokenSegment("image", (one.codes,)),
+                )
+                for one in found[number]
+            ),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardMaker:
+    """Makes one shard of a collection, by its number; on any machine the same bytes.
+
+    A shard that is there, whole, and was made of the same pictures with the same
+    `settings`, stays as it is.
+    """
+
+    pictures: Pictures
+    folder: Path
+    text_tokenizer: TextTokenizer
+    image_tokenizer: ImageTokenizer
+    search: NeighbourSearch | None
+    size: int  # pictures to a shard
+    mirror: bool
+    versions: int
+    settings: Mapping[str, Any]  # what else decides what is in a shard
+    known: Mapping[str, Shard]  # as an earlier index has them
+
+    def __call__(self, number: int) -> tuple[Shard, list[Problem]]:
+        """The shard, and which pictures could not be used."""
+        numbers = self._pictures(number)
+        if there := self._there(number, numbers):
+            return there
+        made: list[Record] = []
+        problems: list[Problem] = []
+        for start in range(0, len(numbers), BATCH):
+            good: list[Picture] = []
+            for one in self.pictures.some(numbers[start : start + BATCH]):
+                if isinstance(one, Problem):
+                    problems.append(one)
+                else:
+                    good.append(one)
+            made += records(
+                good,
+                self.text_tokenizer,
+                self.image_tokenizer,
+                search=self.search,
+                mirror=self.mirror,
+                versions=self.versions,
             )
-        if on_progress:
-            on_progress(start + len(group))
+        left_out = [asdict(problem) for problem in problems]
+        about = {"settings": self.settings, "left_out": left_out}
+        return write_shard(self.folder, number, made, about), problems
+
+    def _pictures(self, number: int) -> range:
+        first = number * self.size
+        return range(first, min(first + self.size, len(self.pictures)))
+
+    def _there(self, number: int, numbers: range) -> tuple[Shard, list[Problem]] | None:
+        found = shard_about(self.folder, number)
+        if found is None:
+            return None
+        shard, about, keys = found
+        problems = [Problem(**one) for one in about.get("left_out", ())]
+        names = {problem.name for problem in problems}
+        same = (
+            about.get("settings") == self.settings
+            and self.known.get(shard.file, shard) == shard
+            and keys
+            == [name for name in self.pictures.ids(numbers) if name not in names]
+        )
+        return (shard, problems) if same else None
 
 
 def build_shards(
@@ -208,26 +268,30 @@ def build_shards(
     size: int = 2048,
     mirror: bool = True,
     versions: int = 0,
+    workers: Workers = here,
     on_progress: Callable[[int], object] | None = None,
-) -> int:
-    """Write (or finish writing) the shards of a collection; the number of records.
+) -> Report:
+    """Write (or finish writing) the shards of a collection.
 
     Args:
-        pictures: a collection, scanned before if some may be damaged.
-        folder: where the shards go.
+        pictures: a collection; damaged pictures are left out.
+        folder: where the shards go; with workers elsewhere a folder that all see.
         tokenizers: a folder with `text_tokenizer.json` and `image_tokenizer/`.
         search: finds the neighbours; by default there are none.
-        size: records per shard.
+        size: pictures to a shard, those that cannot be used included.
         mirror: also encode mirror images.
         versions: of each picture beside these, shifted and zoomed a little.
-        on_progress: called with the pictures done.
+        workers: who makes the shards.
+        on_progress: called with the pictures done, shard by shard.
+
+    Returns:
+        How many records there are, and which pictures could not be used.
 
     Raises:
-        DataError: the folder holds shards of other tokenizers, or the memory bank has
-            codes of another image tokenizer.
+        DataError: the folder holds shards that were made otherwise, no picture can be
+            used, or the memory bank has codes of another image tokenizer.
     """
-    text_file = tokenizers / "text_tokenizer.json"
-    text_tokenizer = TextTokenizer.load(text_file)
+    text_tokenizer = TextTokenizer.load(tokenizers / "text_tokenizer.json")
     image_tokenizer = ImageTokenizer.load(tokenizers / "image_tokenizer")
     if search and search.retriever.bank.config.image_tokenizer != (
         image_tokenizer.fingerprint
@@ -236,25 +300,69 @@ def build_shards(
             f"the memory bank {search.retriever.bank.folder} holds codes of another "
             f"image tokenizer than {tokenizers}; build it again with that one"
         )
-    alphabets = Alphabets(
-        text_tokenizer=fingerprints.of_file(text_file),
+    origin = search.origin if search else ""
+    alphabets = alphabets_of(
+        tokenizers, text_tokenizer, image_tokenizer, origin, versions
+    )
+    settings = asdict(alphabets) | {
+        "image_tokenizer": image_tokenizer.fingerprint,
+        "mirror": mirror,
+        "size": size,
+    }
+    _check_folder(folder, settings)
+    folder.mkdir(parents=True, exist_ok=True)
+    maker = ShardMaker(
+        pictures=pictures,
+        folder=folder.absolute(),
+        text_tokenizer=text_tokenizer,
+        image_tokenizer=image_tokenizer,
+        search=search,
+        size=size,
+        mirror=mirror,
+        versions=versions,
+        settings=settings,
+        known=indexed(folder),
+    )
+    shards: list[Shard] = []
+    problems = list(pictures.report.problems)
+    for shard, more in workers(maker, range(-(-len(pictures) // size))):
+        shards.append(shard)
+        problems += more
+        if on_progress:
+            on_progress(min(len(shards) * size, len(pictures)))
+    report = Report(good=sum(shard.records for shard in shards), problems=problems)
+    pictures.check_some_left(report)
+    write_index(folder, alphabets, shards)
+    return report
+
+
+def alphabets_of(
+    folder: Path,
+    text_tokenizer: TextTokenizer,
+    image_tokenizer: ImageTokenizer,
+    neighbours: str = "",
+    versions: int = 0,
+) -> Alphabets:
+    """What ids mean that the tokenizers of a folder make."""
+    return Alphabets(
+        text_tokenizer=fingerprints.of_file(folder / "text_tokenizer.json"),
         text_size=text_tokenizer.size,
         codes_per_image=image_tokenizer.codes_per_image,
         codebook_size=image_tokenizer.codebook_size,
-        neighbours=search.origin if search else "",
+        neighbours=neighbours,
         versions=versions,
     )
-    done = written(folder, alphabets)
-    made = records(
-        pictures,
-        text_tokenizer,
-        image_tokenizer,
-        search=search,
-        skip=done,
-        mirror=mirror,
-        versions=versions,
-        on_progress=on_progress,
-    )
-    for count in write_shards(folder, made, alphabets, size=size, skip=done):
-        done = count
-    return done
+
+
+def _check_folder(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Whether the shards of a folder, if it has any, were made with the settings."""
+    for path in sorted(folder.glob("shard-*.arrow")):
+        found = shard_about(folder, int(path.stem.removeprefix("shard-")))
+        if found is None:
+            continue  # damaged; it is made again
+        if found[1].get("settings") != settings:
+            raise DataError(
+                f"{folder} holds shards of other tokenizers, neighbours, versions or "
+                "sizes; give another folder"
+            )
+        return

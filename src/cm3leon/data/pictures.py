@@ -1,6 +1,6 @@
 """Captioned pictures of any collection, decoded one at a time when asked for."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,17 +45,23 @@ class Pictures:
 
     What cannot be used is never fatal and never silent: pictures without a caption and
     files that are missing are left out from the start, damaged ones once `scan` or an
-    iteration has met them, and `report` counts and names them all.
+    iteration has met them, and `report` counts and names them all. Pickled, a
+    collection is how to open it, and is opened again where it is unpickled.
+
+    Args:
+        table: its rows.
+        opening: how `open` was called.
     """
 
-    def __init__(self, table: Table, path: Path, most_pixels: int) -> None:
+    def __init__(self, table: Table, opening: Mapping[str, Any]) -> None:
         self._table = table
-        self._path = path
-        self._most_pixels = most_pixels
+        self._opening = opening
+        self._path = Path(opening["path"])
+        self._most_pixels = int(opening["most_pixels"])
         self._problems: list[Problem] = list(table.problems)
         self._damaged: dict[int, Problem] = {}
         self._rows = self._with_captions()
-        self._check_some_left()
+        self.check_some_left()
 
     @classmethod
     def open(
@@ -85,7 +91,13 @@ class Pictures:
         path = Path(path).expanduser()
         folder = Path(CACHE if cache is None else cache).expanduser()
         columns = Columns(image=image, caption=caption)
-        return cls(read_table(path, split, columns, folder), path, most_pixels)
+        opening = {"path": path, "split": split, "image": image}
+        opening |= {"caption": caption, "cache": folder, "most_pixels": most_pixels}
+        return cls(read_table(path, split, columns, folder), opening)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        opening = {**self._opening, "path": self._path.absolute()}
+        return _opened_again, (opening, len(self._table.rows), self._damaged)
 
     def __len__(self) -> int:
         """Pictures that are not known to be damaged."""
@@ -102,6 +114,11 @@ class Pictures:
             raise DataError(f"{picture.name}: {picture.kind}: {picture.reason}")
         return picture
 
+    def some(self, numbers: Iterable[int]) -> Iterator[Picture | Problem]:
+        """Some pictures, decoded now, or why one cannot be used."""
+        for number in numbers:
+            yield self._read(self._rows[number])
+
     def __iter__(self) -> Iterator[Picture]:
         """Every picture that can be decoded; the others go into the report."""
         some = False
@@ -114,7 +131,7 @@ class Pictures:
                 yield picture
         if not some:
             self._rows = []
-            self._check_some_left()
+            self.check_some_left()
 
     def captions(self) -> Iterator[tuple[str, ...]]:
         """The captions of each picture, nothing decoded."""
@@ -122,12 +139,13 @@ class Pictures:
             rows = self._captions_of(self._rows[start : start + _ROWS_AT_ONCE])
             yield from rows
 
-    def ids(self) -> Iterator[str]:
-        """What each picture is called, nothing decoded."""
+    def ids(self, numbers: Iterable[int] | None = None) -> Iterator[str]:
+        """What each picture is called, or some of them, nothing decoded."""
         table = self._table
         named = "id" if "id" in table.rows.column_names else table.image
         rows = table.rows.select_columns(list({named, table.image}))
-        for row in self._rows:
+        wanted = range(len(self._rows)) if numbers is None else numbers
+        for row in map(self._rows.__getitem__, wanted):
             yield table.name(row, rows[row])
 
     def groups(self, name: str) -> dict[str, list[int]]:
@@ -161,7 +179,7 @@ class Pictures:
             if advance is not None:
                 advance()
         self._rows = good
-        self._check_some_left()
+        self.check_some_left()
         return self.report
 
     @property
@@ -213,9 +231,34 @@ class Pictures:
             metadata=table.metadata(cells),
         )
 
-    def _check_some_left(self) -> None:
-        if not self._rows:
+    def check_some_left(self, report: Report | None = None) -> None:
+        """Whether there is anything to use.
+
+        Args:
+            report: what is known; by default `self.report`.
+
+        Raises:
+            DataError: there is nothing.
+        """
+        report = report or self.report
+        if not report.good:
             raise DataError(
-                f"no picture of {self._path} can be used: {self.report}; "
+                f"no picture of {self._path} can be used: {report}; "
                 f"see cm3leon data check"
             )
+
+
+def _opened_again(
+    opening: Mapping[str, Any], rows: int, damaged: dict[int, Problem]
+) -> Pictures:
+    """A collection as it was elsewhere, what is known to be damaged left out."""
+    pictures = Pictures.open(**opening)
+    found = len(pictures._table.rows)
+    if found != rows:
+        raise DataError(
+            f"{opening['path']} has {found:,} pictures here and {rows:,} where it was "
+            "opened; give every machine the same files"
+        )
+    pictures._damaged = damaged
+    pictures._rows = [row for row in pictures._rows if row not in damaged]
+    return pictures

@@ -8,11 +8,11 @@ picture's captions; a picture as it is, mirrored, moved); the stream takes one p
 pass. Ids are those of the segment's own alphabet, text ids or codes, so another
 vocabulary layout needs no new shards. Its neighbours, the documents that retrieval
 found for it, lie with it, as in the authors' files: reading needs no memory bank.
-Shards are written whole or not at all.
+Shards are written whole or not at all, the index when all of them are there.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,9 +23,11 @@ import pyarrow as pa
 
 from cm3leon import fingerprints
 from cm3leon.errors import DataError, ShardCorrupt
+from cm3leon.retrieval.manifest import settle
 
 FORMAT = 2
 INDEX = "index.json"
+ABOUT = b"cm3leon"  # the key of what a shard's schema says of its making
 
 _ALTERNATIVES = ("alternatives", pa.list_(pa.list_(pa.int32())))
 _SEGMENTS = pa.list_(pa.struct([("kind", pa.string()), _ALTERNATIVES]))
@@ -77,71 +79,97 @@ class Alphabets:
     versions: int = 0  # of each picture, moved
 
 
-def write_shards(
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """One shard as the index names it."""
+
+    file: str
+    records: int
+    bytes: int
+    sha256: str
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where a shard is."""
+    return folder / f"shard-{number:05d}.arrow"
+
+
+def write_shard(
     folder: Path,
+    number: int,
     records: Iterable[Record],
-    alphabets: Alphabets,
-    *,
-    size: int = 4096,
-    skip: int = 0,
+    about: Mapping[str, Any] | None = None,
+) -> Shard:
+    """Write one shard, whole or not at all; `about` is kept in it for `shard_about`."""
+    path = shard_path(folder, number)
+    partial = path.with_suffix(".partial")
+    schema = SCHEMA.with_metadata({ABOUT: json.dumps(about or {}, sort_keys=True)})
+    table = pa.Table.from_pylist([asdict(record) for record in records], schema)
+    with (
+        pa.OSFile(str(partial), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
+        writer.write_table(table, max_chunksize=64)
+    shard = _described(partial, path.name, len(table))
+    settle(partial, path)
+    return shard
+
+
+def shard_about(
+    folder: Path, number: int
+) -> tuple[Shard, dict[str, Any], list[str]] | None:
+    """A shard that is there, what was said about it, and its keys; None if damaged."""
+    path = shard_path(folder, number)
+    try:
+        table = _table(path)
+        about = json.loads((table.schema.metadata or {}).get(ABOUT, "{}"))
+        keys = table.column("key").to_pylist()
+        return _described(path, path.name, len(table)), about, keys
+    except (OSError, pa.ArrowException, ValueError):
+        return None
+
+
+def write_index(folder: Path, alphabets: Alphabets, shards: Sequence[Shard]) -> None:
+    """Make shards readable; others in the folder, of an earlier writing, go."""
+    index = {
+        "format": FORMAT,
+        "alphabets": asdict(alphabets),
+        "shards": [asdict(shard) for shard in shards],
+    }
+    partial = folder / ".index.partial"
+    partial.write_text(json.dumps(index, indent=1) + "\n")
+    settle(partial, folder / INDEX)
+    named = {shard.file for shard in shards}
+    for path in folder.glob("shard-*"):
+        if path.name not in named:
+            path.unlink()
+
+
+def indexed(folder: Path) -> dict[str, Shard]:
+    """The shards that an index names, by their files; none if there is no index."""
+    if not (folder / INDEX).exists():
+        return {}
+    return {shard["file"]: Shard(**shard) for shard in _index(folder)["shards"]}
+
+
+def write_shards(
+    folder: Path, records: Iterable[Record], alphabets: Alphabets, *, size: int = 4096
 ) -> Iterator[int]:
     """Write records as shards of `size`, yielding the records done after each shard.
 
     Args:
-        folder: where the index and the shards go.
+        folder: where the shards go, and once all are there the index.
         records: in an order that is the same each time.
         alphabets: what the ids mean.
         size: records per shard.
-        skip: records already in complete shards, which `records` leaves out; see
-            `written`.
-
-    Raises:
-        DataError: `skip` is not what the folder holds.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    shards = _index(folder)["shards"] if (folder / INDEX).exists() else []
-    if skip != sum(shard["records"] for shard in shards):
-        raise DataError(f"{folder} does not hold {skip} records; delete it to restart")
+    shards: list[Shard] = []
     source = iter(records)
     while group := list(islice(source, size)):
-        path = folder / f"shard-{len(shards):05d}.arrow"
-        partial = path.with_suffix(".partial")
-        table = pa.Table.from_pylist([asdict(record) for record in group], SCHEMA)
-        with (
-            pa.OSFile(str(partial), "wb") as sink,
-            pa.ipc.new_file(sink, SCHEMA) as writer,
-        ):
-            writer.write_table(table, max_chunksize=64)
-        entry = {
-            "file": path.name,
-            "records": len(group),
-            "bytes": partial.stat().st_size,
-            "sha256": fingerprints.of_file(partial),
-        }
-        partial.rename(path)
-        shards = [*shards, entry]
-        index = {"format": FORMAT, "alphabets": asdict(alphabets), "shards": shards}
-        temporary = folder / ".index.partial"
-        temporary.write_text(json.dumps(index, indent=1) + "\n")
-        temporary.rename(folder / INDEX)
-        yield sum(shard["records"] for shard in shards)
-
-
-def written(folder: Path, alphabets: Alphabets) -> int:
-    """Records in the complete shards of a folder; 0 if there is none.
-
-    Raises:
-        DataError: the shards there were made with other tokenizers.
-    """
-    if not (folder / INDEX).exists():
-        return 0
-    index = _index(folder)
-    if Alphabets(**index["alphabets"]) != alphabets:
-        raise DataError(
-            f"{folder} holds shards of other tokenizers, neighbours or versions; "
-            "give another folder"
-        )
-    return sum(int(shard["records"]) for shard in index["shards"])
+        shards.append(write_shard(folder, len(shards), group))
+        yield sum(shard.records for shard in shards)
+    write_index(folder, alphabets, shards)
 
 
 def _index(folder: Path) -> dict[str, Any]:
@@ -178,7 +206,7 @@ class Shards:
                 raise ShardCorrupt(f"{path} is missing or truncated; build it again")
             if verify and fingerprints.of_file(path) != shard["sha256"]:
                 raise ShardCorrupt(f"{path} differs from its checksum; build it again")
-            tables.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+            tables.append(_table(path))
         self.table = pa.concat_tables(tables) if tables else SCHEMA.empty_table()
 
     def __len__(self) -> int:
@@ -200,3 +228,12 @@ def _segments(parts: list[dict[str, Any]]) -> tuple[TokenSegment, ...]:
         TokenSegment(part["kind"], tuple(map(tuple, part["alternatives"])))
         for part in parts
     )
+
+
+def _table(path: Path) -> pa.Table:
+    return pa.ipc.open_file(pa.memory_map(str(path))).read_all()
+
+
+def _described(path: Path, name: str, records: int) -> Shard:
+    size, sha256 = path.stat().st_size, fingerprints.of_file(path)
+    return Shard(file=name, records=records, bytes=size, sha256=sha256)

@@ -48,12 +48,13 @@ class ImageTokenizer:
     def fingerprint(self) -> str:
         """SHA-256 of what makes codes, in hexadecimal: encoder and codebook.
 
-        Codes of one fingerprint mean the same, whatever has become of the decoder.
+        Codes of one fingerprint mean the same, whatever has become of the decoder, and
+        whether the weights are stored in fp32 or, as in a model folder, in fp16.
         """
         parts = ("encoder.", "to_code.", "quantizer.codebook")
         weights = self.vqgan.state_dict().items()
         return fingerprints.of_weights(
-            {name: tensor for name, tensor in weights if name.startswith(parts)}
+            {name: tensor.half() for name, tensor in weights if name.startswith(parts)}
         )
 
     @torch.inference_mode()

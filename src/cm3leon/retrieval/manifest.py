@@ -141,7 +141,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     path = folder / MANIFEST
     partial = path.with_name(MANIFEST + ".part")
     partial.write_bytes(_MANIFEST.dump_json(manifest, indent=1) + b"\n")
-    _settle(partial, path)
+    settle(partial, path)
     sweep(folder, manifest)
 
 
@@ -160,7 +160,7 @@ def write_file(folder: Path, name: str, write: Callable[[Path], object]) -> File
     file = File(
         name=name, bytes=partial.stat().st_size, sha256=fingerprints.of_file(partial)
     )
-    _settle(partial, folder / name)
+    settle(partial, folder / name)
     return file
 
 
@@ -190,7 +190,7 @@ def damage(folder: Path, file: File, *, verify: bool = True) -> str | None:
     return None
 
 
-def _settle(partial: Path, path: Path) -> None:
+def settle(partial: Path, path: Path) -> None:
     """Have the contents on the disk before the name, or a power cut leaves neither."""
     with partial.open("rb") as file:
         os.fsync(file.fileno())

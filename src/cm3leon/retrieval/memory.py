@@ -42,6 +42,7 @@ from cm3leon.retrieval.vector_index import (
     Vectors,
 )
 from cm3leon.tokens.document import Document, Image, Text
+from cm3leon.workers import Workers, here
 
 SCHEMA = pa.schema(
     [
@@ -109,6 +110,10 @@ class MemoryBank:
         path = folder / file.name if file else None
         index = VectorIndex.load(bank.vectors, manifest.index, path)
         return cls(folder, manifest, bank.table, index)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickled it is its folder, and opened again where it is unpickled."""
+        return partial(MemoryBank.open, verify=False), (self.folder.absolute(),)
 
     @property
     def config(self) -> BankConfig:
@@ -202,12 +207,17 @@ class BankWriter:
         return len(fresh)
 
     def finish(
-        self, *, index: bool = True, on_progress: Progress | None = None
+        self,
+        *,
+        index: bool = True,
+        workers: Workers = here,
+        on_progress: Progress | None = None,
     ) -> Manifest:
         """Build or extend the index and declare the bank complete.
 
         Args:
             index: False for a part that is to be merged.
+            workers: who finds the lists and codes of the vectors in an IVF-PQ index.
             on_progress: called with "index" and the vectors done.
 
         Raises:
@@ -221,7 +231,7 @@ class BankWriter:
                 replace(manifest, complete=True, index=None, index_file=None, indexed=0)
             )
         elif not manifest.complete or manifest.index is None:
-            self._manifest = _finished(self.folder, manifest, on_progress)
+            self._manifest = _finished(self.folder, manifest, on_progress, workers)
         return self._manifest
 
     def _put(self, manifest: Manifest) -> None:
@@ -389,7 +399,10 @@ def _table(path: Path) -> pa.Table:
 
 
 def _finished(
-    folder: Path, manifest: Manifest, on_progress: Progress | None
+    folder: Path,
+    manifest: Manifest,
+    on_progress: Progress | None,
+    workers: Workers = here,
 ) -> Manifest:
     """The manifest, complete and written, after its index was built or extended."""
     vectors = _opened(folder, manifest, verify=False).vectors
@@ -403,7 +416,7 @@ def _finished(
         )
         built = present.extended(vectors, manifest.settings, on_progress)
     else:
-        built = VectorIndex.build(vectors, manifest.settings, on_progress)
+        built = VectorIndex.build(vectors, manifest.settings, on_progress, workers)
     file: File | None = None
     if built.report.choice.kind != "flat":
         number = next_number([old.name] if old else [])

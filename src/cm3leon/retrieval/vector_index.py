@@ -2,7 +2,8 @@
 
     flat    every vector is compared; exact
     hnsw    a graph of neighbours over the vectors; the vectors are in memory
-    ivfpq   vectors in lists, each in a few bytes; best candidates compared again
+    ivfpq   vectors in lists, each in a few bytes; best candidates compared again;
+            trained on a sample, then any number of machines find lists and bytes
 
 The vectors themselves are stored once, in the bank's fp16 files. A flat index is not
 stored at all: on opening, the vectors are put into FAISS's scalar quantizer "SQfp16",
@@ -22,10 +23,11 @@ from typing import Any, Literal
 import faiss
 import numpy as np
 from faiss.contrib.exhaustive_search import knn_ground_truth
-from jaxtyping import Float, Float16, Float32, Int64
+from jaxtyping import Float, Float16, Float32, Int64, UInt8
 
 from cm3leon.errors import ConfigError, DataError, ShardCorrupt
 from cm3leon.randomness import generator
+from cm3leon.workers import Workers, here
 
 LINKS = 32  # of a vector in the HNSW graph; twice as many in its lowest layer
 FEWEST = 1_000  # vectors worth an approximate index; 8-bit PQ cannot do with 255
@@ -164,6 +166,7 @@ class VectorIndex:
         vectors: Vectors,
         settings: IndexSettings,
         on_progress: Progress | None = None,
+        workers: Workers = here,
     ) -> "VectorIndex":
         """The index that suits the vectors, its recall measured.
 
@@ -171,6 +174,8 @@ class VectorIndex:
             vectors: at least one.
             settings: how to choose.
             on_progress: called with "index" and the vectors done.
+            workers: who finds the lists and codes of vectors, once IVF-PQ is trained
+                on a sample of them.
         """
         choice = choose_index(
             len(vectors),
@@ -189,7 +194,7 @@ class VectorIndex:
             wanted = min(len(vectors), 64 * max(choice.lists, 256))
             index.train(vectors.take(_sample(len(vectors), wanted)))
         made = cls(vectors, IndexReport(choice=choice), index)
-        made._take_in(vectors, on_progress)
+        made._take_in(vectors, on_progress, workers)
         made._measure(settings.recall)
         return made
 
@@ -303,9 +308,16 @@ class VectorIndex:
             np.take_along_axis(numbers, best, axis=1),
         )
 
-    def _take_in(self, vectors: Vectors, on_progress: Progress | None) -> None:
-        for block in vectors.blocks():
-            self.index.add(block)
+    def _take_in(
+        self, vectors: Vectors, on_progress: Progress | None, workers: Workers = here
+    ) -> None:
+        if self.report.choice.kind == "ivfpq":
+            added = workers(_Coder(self.index), [*map(_place, vectors.parts)])
+            take = self.index.add_sa_codes
+        else:
+            added, take = vectors.blocks(), self.index.add
+        for some in added:
+            take(some)
             if on_progress:
                 on_progress("index", int(self.index.ntotal))
 
@@ -335,6 +347,33 @@ class VectorIndex:
             found = self.search(queries, 11)[0] >= tenth - 1e-6  # ties are as good
             recall = float(np.mean(np.maximum(found.sum(axis=1) - 1, 0) / 10))
         self.report = IndexReport(choice=choice, depth=depth, recall_at_10=recall)
+
+
+@dataclass(frozen=True)
+class _Coder:
+    """Gives the list and the PQ code of every vector of an array.
+
+    Added to the index they make what adding the vectors would, byte for byte.
+    """
+
+    index: Any  # trained
+
+    def __call__(
+        self, place: Path | Float16[np.ndarray, "_ width"]
+    ) -> UInt8[np.ndarray, "_ bytes"]:
+        part = np.load(place, mmap_mode="r") if isinstance(place, Path) else place
+        blocks = [self.index.sa_encode(block) for block in Vectors([part]).blocks()]
+        return np.concatenate(blocks)
+
+
+def _place(
+    part: Float16[np.ndarray, "_ width"],
+) -> Path | Float16[np.ndarray, "_ width"]:
+    """Where an array is, if it is a whole mapped file: its numbers need not travel."""
+    if not isinstance(part, np.memmap) or part.filename is None:
+        return part
+    path = Path(str(part.filename)).absolute()
+    return path if len(np.load(path, mmap_mode="r")) == len(part) else part
 
 
 def exhaustive(
