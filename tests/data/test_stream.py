@@ -82,14 +82,13 @@ def test_the_same_seed_gives_the_same_batches_and_another_does_not(make):
     )
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
 @pytest.mark.parametrize(
-    "options",
+    ("ranks", "options"),
     [
-        {},
-        {"code_noise": 0.5},
-        {"isolate_documents": True, "position_slot": 8},
-        {"isolate_documents": True, "neighbours": (0.5, 0.5), "code_noise": 0.5},
+        (2, {}),
+        (2, {"code_noise": 0.5}),
+        (4, {"isolate_documents": True, "position_slot": 8}),
+        (4, {"isolate_documents": True, "neighbours": (0.5, 0.5), "code_noise": 0.5}),
     ],
     ids=["packed", "packed, misread", "isolated", "isolated, misread"],
 )

@@ -16,7 +16,7 @@ Two ways to fill rows:
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,6 +122,16 @@ class Batch(NamedTuple):
     neighbours: Int[Tensor, " batch"]
     spans: float  # mean per row
     hidden_captions: float  # share of captions that were hidden whole
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed."""
+        return self._replace(
+            ids=change(self.ids),
+            positions=change(self.positions),
+            targets=change(self.targets),
+            weights=change(self.weights),
+            neighbours=change(self.neighbours),
+        )
 
 
 @dataclass(frozen=True)
@@ -232,9 +242,9 @@ def plain_row(
     return Row(np.asarray(ids, dtype=np.int64), places, 0, 0, 0, first=first)
 
 
-def collate(rows: Sequence[Row | None], pad: int) -> Batch:
+def collate(given: Sequence[Row | None], pad: int) -> Batch:
     """Rows of any length, padded on the right to the longest; None is no row."""
-    rows = [row for row in rows if row is not None]
+    rows = [row for row in given if row is not None]
     longest = max(len(row.ids) for row in rows)
     ids = np.full((len(rows), longest), pad, dtype=np.int64)
     places = np.zeros((len(rows), longest), dtype=np.int64)
@@ -265,8 +275,7 @@ class ShareOfRanks:
 
     def __call__(self, batch: Batch) -> Batch:
         """Every `ranks`-th row."""
-        own = slice(self.rank, None, self.ranks)
-        return Batch(*(x[own] if isinstance(x, Tensor) else x for x in batch))
+        return batch.each(lambda column: column[self.rank :: self.ranks])
 
 
 @dataclass(frozen=True)
