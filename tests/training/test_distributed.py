@@ -202,6 +202,7 @@ def test_modes_are_those_that_are_planned():
         ({}, 1, (1, 1)),
         ({}, 8, (1, 8)),
         ({"replicate": 4}, 8, (4, 2)),
+        ({"shard": 2}, 8, (4, 2)),
         ({"replicate": 2, "shard": 4}, 8, (2, 4)),
     ],
 )
@@ -211,7 +212,12 @@ def test_a_mesh_holds_all_processes(config, ranks, mesh):
 
 @pytest.mark.parametrize(
     ("config", "ranks"),
-    [({"shard": 8}, 1), ({"replicate": 3}, 4), ({"replicate": 2, "shard": 2}, 8)],
+    [
+        ({"shard": 8}, 1),
+        ({"shard": 3}, 4),
+        ({"replicate": 3}, 4),
+        ({"replicate": 2, "shard": 2}, 8),
+    ],
 )
 def test_processes_that_do_not_fill_the_mesh_are_refused(config, ranks):
     with pytest.raises(ConfigError, match=f"mesh of the {ranks} process.* torchrun"):

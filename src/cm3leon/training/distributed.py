@@ -51,8 +51,8 @@ CPU = torch.device("cpu")
 class DistributedConfig:
     """How processes share a model, and what its blocks keep."""
 
-    replicate: int = 1  # groups of processes that each hold everything
-    shard: int | None = None  # processes of a group; by default all there are
+    replicate: int | None = None  # groups of processes that each hold everything
+    shard: int | None = None  # processes of a group; by default it is one group
     checkpointing: Checkpointing = "off"  # which activations are made again
     compile: bool = False  # each block
     timeout: float = 600.0  # seconds that a process waits for another
@@ -69,15 +69,16 @@ class DistributedConfig:
         Raises:
             ConfigError: the processes do not fill the mesh.
         """
-        shard = self.shard or max(1, ranks // self.replicate)
-        if self.replicate * shard != ranks:
+        replicate = self.replicate or (ranks // self.shard if self.shard else 1)
+        shard = self.shard or ranks // replicate
+        if replicate * shard != ranks:
             raise ConfigError(
-                f"distributed.replicate = {self.replicate} and shard = "
+                f"distributed.replicate = {self.replicate or 'the rest'} and shard = "
                 f"{self.shard or 'the rest'} do not make a mesh of the {ranks} "
                 f"process{'es' if ranks > 1 else ''} there are; torchrun "
                 "--nnodes and --nproc-per-node say how many to start"
             )
-        return self.replicate, shard
+        return replicate, shard
 
 
 @dataclass(frozen=True)
