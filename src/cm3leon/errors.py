@@ -5,6 +5,7 @@ Cm3leonError
 ├── DataError         a file or record is not what its format says
 │   └── ShardCorrupt  a checksum or a length does not match
 ├── CheckpointError   weights do not fit the model asked for
+├── TrainingError     a training cannot go on: a number or a process is lost
 └── RequestError      a caller asked for what this model cannot do
 """
 
@@ -27,6 +28,10 @@ class ShardCorrupt(DataError):
 
 class CheckpointError(Cm3leonError):
     """Weights do not fit the model asked for."""
+
+
+class TrainingError(Cm3leonError):
+    """A training cannot go on: a number or a process is lost."""
 
 
 class RequestError(Cm3leonError):

@@ -22,9 +22,15 @@ def has_bfloat16() -> bool:
     return any(capabilities.get(name, False) for name in INSTRUCTIONS)
 
 
-def uses_bfloat16(wanted: bool | None = None) -> bool:
-    """A setting as it is meant here: None is whatever is faster."""
-    return has_bfloat16() if wanted is None else wanted
+def uses_bfloat16(wanted: bool | None = None, device: str = "cpu") -> bool:
+    """A setting as it is meant on a device: None is whatever is faster."""
+    if wanted is not None:
+        return wanted
+    if device == "cuda":
+        import torch
+
+        return bool(torch.cuda.is_bf16_supported())
+    return has_bfloat16()
 
 
 def autocast(wanted: bool | None = None) -> "torch.autocast":

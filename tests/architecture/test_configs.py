@@ -18,8 +18,8 @@ def test_every_config_opens_with_its_command_and_loads(path, tmp_path):
     from cm3leon.cli.train import SETTINGS
 
     first = path.read_text(encoding="utf-8").partition("\n")[0]
-    command = re.fullmatch(r"# cm3leon train (\S+) (\S+).*", first)
-    assert command, f"{first!r} is not '# cm3leon train WHAT FILE'"
+    command = re.fullmatch(r"# (?:torchrun .*-m )?cm3leon train (\S+) (\S+).*", first)
+    assert command, f"{first!r} is not '# [torchrun … -m] cm3leon train WHAT FILE'"
     what, file = command.groups()
     assert file == path.relative_to(ROOT).as_posix()
     settings = load_settings(SETTINGS[what], path)

@@ -52,7 +52,7 @@ def test_json_has_the_same_as_numbers(call):
 
 
 def test_words_change_the_config_and_other_gpus_are_told_their_batches(call):
-    _, out, _ = call(CONFIG, "stream.rows=2", "--gpus", 64)
+    _, out, _ = call(CONFIG, "stream.rows=128", "--gpus", 64)
     assert "2,097,152 = 64 GPUs x accumulate 4 x rows 2 x context 4096" in out
     assert "loop.accumulate=15 comes nearest" in out
 
@@ -63,9 +63,14 @@ def test_words_change_the_config_and_other_gpus_are_told_their_batches(call):
         ((CONFIG, "--gpu", "b200"), "no GPU 'b200' is known; a100-40gb"),
         ((CONFIG, "--gpus", "0"), "gpus is 0, below 1"),
         ((CONFIG, "--mfu", "1.5"), "mfu is 1.5, outside (0, 1]"),
-        ((CONFIG,), "checkpointing full takes 113.5 GB a GPU"),
+        ((CONFIG,), "shard = 8 do not make a mesh of the 1 process"),
         (
-            (CONFIG, "stream.rows=8", "--gpus=64", "--checkpointing", "off"),
+            (CONFIG, "distributed.shard=1", "stream.rows=1"),
+            "checkpointing full takes 113.5 GB a GPU",
+        ),
+        ((CONFIG, "--gpus=48"), "a batch has 512 rows, which 48 processes cannot"),
+        (
+            (CONFIG, "--gpus=64", "--checkpointing", "off"),
             "can be filled; --checkpointing full takes",
         ),
         ((), "give a config, such as configs/pretrain/7b.toml, or --fit runs/*"),

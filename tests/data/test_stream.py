@@ -82,24 +82,58 @@ def test_the_same_seed_gives_the_same_batches_and_another_does_not(make):
     )
 
 
-def test_two_ranks_see_what_one_process_sees(shard_folder, vocabulary):
-    """Their rows, interleaved, are the rows of a single process."""
-    config = StreamConfig(
-        shards=str(shard_folder), rows=4, isolate_documents=True, position_slot=8
-    )
+@pytest.mark.parametrize(
+    ("ranks", "options"),
+    [
+        (2, {}),
+        (2, {"code_noise": 0.5}),
+        (4, {"isolate_documents": True, "position_slot": 8}),
+        (4, {"isolate_documents": True, "neighbours": (0.5, 0.5), "code_noise": 0.5}),
+    ],
+    ids=["packed", "packed, misread", "isolated", "isolated, misread"],
+)
+def test_every_batch_has_the_same_rows_however_many_share_it(
+    shard_folder, vocabulary, options, ranks
+):
+    """And the state of any process resumes any number of them."""
+    config = StreamConfig(shards=str(shard_folder), rows=8, **options)
 
-    def rows(count, **ranks):
-        stream = TokenStream(config, CM3Config(), vocabulary, CONTEXT, seed=0, **ranks)
-        found = []
-        for _ in range(count):
-            batch = next(stream)
-            for ids, weights in zip(batch.ids, batch.weights, strict=True):
-                found.append(tuple(ids[weights > 0].tolist()))
-        return found
+    def stream(**ranks):
+        return TokenStream(config, CM3Config(), vocabulary, CONTEXT, seed=0, **ranks)
 
-    whole = rows(4)
-    first, second = rows(2, rank=0, ranks=2), rows(2, rank=1, ranks=2)
-    assert [x for pair in zip(first, second, strict=True) for x in pair] == whole
+    def rows(batch):
+        columns = zip(batch.ids, batch.targets, batch.weights, strict=True)
+        return [
+            (tuple(ids[kept > 0].tolist()), tuple(targets[kept > 0].tolist()))
+            for ids, targets, kept in columns
+        ]
+
+    whole = stream()
+    parts = [stream(rank=rank, ranks=ranks) for rank in range(ranks)]
+    for step in range(6):
+        if step == 3:
+            states = [part.state() for part in parts]
+            assert states == [whole.state()] * ranks
+            whole = stream()
+            parts = [stream(rank=rank, ranks=ranks) for rank in range(ranks)]
+            for part in (whole, *parts):
+                part.restore(states[1])
+        batch = rows(next(whole))
+        shares = [rows(next(part)) for part in parts]
+        assert [row for group in zip(*shares, strict=True) for row in group] == batch
+
+
+def test_ranks_that_cannot_share_a_batch_are_told_the_rows(shard_folder, vocabulary):
+    def ask(ranks, **options):
+        config = StreamConfig(shards=str(shard_folder), **options)
+        TokenStream(config, CM3Config(), vocabulary, CONTEXT, seed=0, ranks=ranks)
+
+    with pytest.raises(ConfigError, match="a batch has 4 rows, which 3 processes"):
+        ask(3, rows=4)
+    isolated = {"isolate_documents": True, "neighbours": (0.5, 0.0, 0.5)}
+    with pytest.raises(ConfigError, match=r"of 2 neighbours has 2 .* multiple of 12"):
+        ask(4, rows=8, **isolated)
+    ask(4, rows=12, **isolated)
 
 
 def test_an_epoch_holds_every_record_once(shard_folder, vocabulary):

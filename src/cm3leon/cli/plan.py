@@ -15,7 +15,7 @@ def plan(
     gpus: int = 1,
     gpu: str = "a100-80gb",
     mfu: float = 0.4,
-    replicate: int = 1,
+    replicate: int | None = None,
     checkpointing: Literal["off", "selective", "full"] | None = None,
     documents: int = 340_000_000,
     codes: int = 1024,
@@ -34,7 +34,7 @@ def plan(
 
     ```
     cm3leon plan configs/pretrain/7b.toml --gpus 512 --gpu a100-80gb
-    cm3leon plan configs/pretrain/7b.toml loop.accumulate=32 --gpus 64 --gpu h100
+    cm3leon plan configs/pretrain/7b.toml stream.rows=64 loop.accumulate=32 --gpus 64
     cm3leon plan --fit runs/* --plot scaling-law.png
     ```
 
@@ -50,7 +50,8 @@ def plan(
     mfu
         Share of the peak that goes into the model's own FLOPs.
     replicate
-        Groups of GPUs that each hold the whole model, sharded within.
+        Groups of GPUs that each hold the whole model, sharded within; by default what
+        the config's [distributed] asks for.
     checkpointing
         Which activations are made again; by default the fewest with which it fits.
     documents
@@ -88,14 +89,21 @@ def plan(
 
     file = None if "=" in words[0] else Path(words[0])
     settings = load_settings(Pretrain, file, words[file is not None :])
+    cluster = Cluster(
+        gpu=gpu,
+        gpus=gpus,
+        replicate=settings.distributed.mesh(gpus)[0]
+        if replicate is None
+        else replicate,
+    )
+    settings.stream.check_ranks(gpus)
     job = Job(
         shape=preset(settings.model.preset, context=settings.model.context),
-        rows=settings.stream.rows,
+        rows=settings.stream.batch_rows() // gpus,
         accumulate=settings.loop.accumulate,
         steps=settings.loop.steps,
         optimizer=settings.optimizer.kind,
     )
-    cluster = Cluster(gpu=gpu, gpus=gpus, replicate=replicate)
     made = Plan(job=job, cluster=cluster, mfu=mfu)
     corpus = Corpus(documents=documents, codes=codes)
     bank, index = corpus.bank()

@@ -6,36 +6,54 @@ from typing import Any
 import grain
 
 
-class Pack(grain.IterDataset[list[int]]):  # type: ignore[misc]
-    """Rows of `length` ids from an iterator of documents; none is lost at a cut."""
+class Pack(grain.IterDataset[list[int] | None]):  # type: ignore[misc]
+    """Rows of `length` ids from an iterator of documents; none is lost at a cut.
 
-    def __init__(self, parent: grain.IterDataset[list[int]], length: int) -> None:
+    Of every `ranks` rows only that of `rank` is given out, and None for the others.
+    """
+
+    def __init__(
+        self,
+        parent: grain.IterDataset[list[int]],
+        length: int,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
         super().__init__(parent)
-        self.length = length
+        self.length, self.rank, self.ranks = length, rank, ranks
 
     def __iter__(self) -> "PackIterator":
-        return PackIterator(iter(self._parent), self.length)
+        return PackIterator(iter(self._parent), self.length, self.rank, self.ranks)
 
 
-class PackIterator(grain.DatasetIterator[list[int]]):  # type: ignore[misc]
+class PackIterator(grain.DatasetIterator[list[int] | None]):  # type: ignore[misc]
     """The ids left over from the last cut are part of its state."""
 
-    def __init__(self, parent: Iterator[list[int]], length: int) -> None:
+    def __init__(
+        self, parent: Iterator[list[int]], length: int, rank: int, ranks: int
+    ) -> None:
         super().__init__(parent)
-        self.length = length
+        self.length, self.rank, self.ranks = length, rank, ranks
         self.left: list[int] = []
+        self.given = 0
 
-    def __next__(self) -> list[int]:
+    def __next__(self) -> list[int] | None:
         while len(self.left) < self.length:
             self.left += next(self._parent)
         row, self.left = self.left[: self.length], self.left[self.length :]
-        return row
+        self.given += 1
+        return row if (self.given - 1) % self.ranks == self.rank else None
 
     def get_state(self) -> dict[str, Any]:
-        """Where the documents stand, and the ids not yet given out."""
+        """Where the documents stand, and the ids not yet given out.
+
+        The same for every rank, and for any number of them: it is asked for between
+        batches, of which each rank has as many rows.
+        """
         return {"parent": self._parent.get_state(), "left": list(self.left)}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from `get_state`."""
         self._parent.set_state(state["parent"])
         self.left = list(state["left"])
+        self.given = 0

@@ -1,7 +1,8 @@
 """Records on disk -> batches for the model: read, mix, shuffle, choose, rotate, batch.
 
 Grain does the reading order: a batch is a pure function of (seed, its number), so any
-number of processes sees the same data and a stream resumes from one integer. What is
+number of processes sees the same rows, each its share of every batch, and a stream
+resumes from one integer on any other number. What is
 ours is the row: one caption and one version of the picture are chosen, the document
 becomes ids (`tokens.codec`), spans are rotated (`objective.cm3`).
 
@@ -15,7 +16,7 @@ Two ways to fill rows:
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,7 +50,7 @@ class StreamConfig:
     mixture: Mapping[str, float] = field(
         default_factory=dict
     )  # group -> share; {}: all
-    rows: int = 48  # per batch and process; if isolated, one of k neighbours is k + 1
+    rows: int = 48  # per batch of all processes; isolated, one of k neighbours is k + 1
     isolate_documents: bool = False
     position_slot: int = 0  # pictures start at multiples of it; 0: plain positions
     first_alternative: float = 0.0  # extra chance of a segment's first version
@@ -78,6 +79,26 @@ class StreamConfig:
                 "0, 1, 2, … neighbours, such as [0.2, 0.2, 0.6]"
             )
 
+    def batch_rows(self, neighbours: int = 0) -> int:
+        """Rows of a batch whose rows have so many neighbours, if isolated."""
+        return max(1, self.rows // (neighbours + 1))
+
+    def check_ranks(self, ranks: int) -> None:
+        """Whether so many processes can share every batch.
+
+        Raises:
+            ConfigError: they cannot.
+        """
+        numbers = [k for k, share in enumerate(self.neighbours) if share]
+        for k in numbers if self.isolate_documents else [0]:
+            if left := self.batch_rows(k) % ranks:
+                of = f" of {k} neighbours" if k else ""
+                raise ConfigError(
+                    f"stream.rows is {self.rows}: a batch{of} has "
+                    f"{self.batch_rows(k)} rows, which {ranks} processes cannot share "
+                    f"({left} would be left over); take a multiple of {ranks * (k + 1)}"
+                )
+
 
 class Row(NamedTuple):
     """One row before batching: `ids` and their places in the unrotated document."""
@@ -101,6 +122,16 @@ class Batch(NamedTuple):
     neighbours: Int[Tensor, " batch"]
     spans: float  # mean per row
     hidden_captions: float  # share of captions that were hidden whole
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        """The batch with every tensor changed."""
+        return self._replace(
+            ids=change(self.ids),
+            positions=change(self.positions),
+            targets=change(self.targets),
+            weights=change(self.weights),
+            neighbours=change(self.neighbours),
+        )
 
 
 @dataclass(frozen=True)
@@ -211,8 +242,9 @@ def plain_row(
     return Row(np.asarray(ids, dtype=np.int64), places, 0, 0, 0, first=first)
 
 
-def collate(rows: Sequence[Row], pad: int) -> Batch:
-    """Rows of any length, padded on the right to the longest."""
+def collate(given: Sequence[Row | None], pad: int) -> Batch:
+    """Rows of any length, padded on the right to the longest; None is no row."""
+    rows = [row for row in given if row is not None]
     longest = max(len(row.ids) for row in rows)
     ids = np.full((len(rows), longest), pad, dtype=np.int64)
     places = np.zeros((len(rows), longest), dtype=np.int64)
@@ -232,6 +264,18 @@ def collate(rows: Sequence[Row], pad: int) -> Batch:
         spans=sum(row.spans for row in rows) / len(rows),
         hidden_captions=sum(row.hidden_captions for row in rows) / max(1, captions),
     )
+
+
+@dataclass(frozen=True)
+class ShareOfRanks:
+    """Grain transform: of a batch the rows of one process."""
+
+    rank: int
+    ranks: int
+
+    def __call__(self, batch: Batch) -> Batch:
+        """Every `ranks`-th row."""
+        return batch.each(lambda column: column[self.rank :: self.ranks])
 
 
 @dataclass(frozen=True)
@@ -280,11 +324,14 @@ class TokenStream:
             context: most ids of a row the model reads.
             seed: of every choice.
             rank: this process, from 0.
-            ranks: processes that share the stream; each takes every `ranks`-th row.
+            ranks: processes that share the stream; each takes every `ranks`-th row of
+                every batch.
 
         Raises:
+            ConfigError: they cannot share the rows of a batch.
             DataError: the shards do not fit the vocabulary, or a group has no records.
         """
+        config.check_ranks(ranks)
         shards = Shards(Path(config.shards))
         if shards.alphabets.text_size > len(
             vocabulary.text
@@ -302,11 +349,15 @@ class TokenStream:
             mixed = _mix(shards, config.mixture, config.shards, seed)
             return mixed.random_map(choose)
 
+        # what is misread is drawn for a whole batch, which is then shared out after it
+        first, every = (0, 1) if config.code_noise else (rank, ranks)
+
         def batched(rows: Any, count: int) -> Any:
             join = functools.partial(collate, pad=vocabulary.pad)
-            batches = rows.batch(max(1, count), batch_fn=join)
+            batches = rows.batch(count, batch_fn=join)
             if config.code_noise:
-                return batches.random_map(MisreadCodes(vocabulary, config.code_noise))
+                noise = MisreadCodes(vocabulary, config.code_noise)
+                batches = batches.random_map(noise).map(ShareOfRanks(rank, ranks))
             return batches
 
         if config.isolate_documents:
@@ -314,14 +365,15 @@ class TokenStream:
             parts = []
             for k in shares:
                 rows = documents(seed + k, (*[0.0] * k, 1.0)).random_map(turn)
-                parts.append(batched(rows[rank::ranks], config.rows // (k + 1)))
+                count = config.batch_rows(k) // every
+                parts.append(batched(rows[first::every], count))
             total = sum(shares.values())
             weights = [share / total for share in shares.values()]
             mixed = grain.MapDataset.mix(parts, weights=weights)
             stream = mixed.to_iter_dataset(grain.ReadOptions(config.threads, 4))
         else:
-            read = documents(seed, config.neighbours)[rank::ranks].to_iter_dataset()
-            packed = Pack(read, context + 1).seed(seed + rank)
+            read = documents(seed, config.neighbours).to_iter_dataset()
+            packed = Pack(read, context + 1, first, every).seed(seed)
             stream = batched(packed.random_map(turn), config.rows)
         self._iterator = iter(stream)
 

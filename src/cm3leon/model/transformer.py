@@ -125,6 +125,27 @@ class Block(nn.Module):
         return q, k, v
 
 
+@torch.no_grad()
+def initialise(
+    name: str, weight: Tensor, generator: torch.Generator | None = None
+) -> None:
+    """Draw a fresh weight in place. Yu et al. 2023, §2.3.
+
+    Args:
+        name: of the parameter in a `Transformer`; in their order they are its weights.
+        weight: whole.
+        generator: the source of chance; by default torch's own.
+    """
+    if name.endswith(("out.weight", "fc2.weight")):
+        weight.zero_()
+        return
+    deviation = POSITION_DEVIATION if name == "positions.weight" else DEVIATION
+    limit = 3 * deviation
+    nn.init.trunc_normal_(weight, std=deviation, a=-limit, b=limit, generator=generator)
+    if name == "positions.weight":
+        weight[:POSITION_OFFSET].zero_()
+
+
 class Transformer(LanguageModel):
     """Ids -> logits."""
 
@@ -144,23 +165,9 @@ class Transformer(LanguageModel):
         self.blocks = nn.ModuleList(
             Block(config.width, config.heads) for _ in range(config.layers)
         )
-        self._initialise(generator)
-
-    @torch.no_grad()
-    def _initialise(self, generator: torch.Generator | None) -> None:
-        """Fresh weights. Yu et al. 2023, §2.3."""
         for name, weight in self.named_parameters():
-            if name.endswith(("out.weight", "fc2.weight")):
-                weight.zero_()
-                continue
-            deviation = DEVIATION
-            if name == "positions.weight":
-                deviation = POSITION_DEVIATION
-            limit = 3 * deviation
-            nn.init.trunc_normal_(
-                weight, std=deviation, a=-limit, b=limit, generator=generator
-            )
-        self.positions.weight[:POSITION_OFFSET].zero_()
+            if not weight.is_meta:
+                initialise(name, weight, generator)
 
     def forward(
         self,

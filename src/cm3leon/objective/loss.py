@@ -5,6 +5,7 @@
 Yu et al. 2023, §2.2: all weights 1 (padding 0).
 """
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -73,6 +74,7 @@ def head_loss(
     rows: Float[Tensor, "vocab width"],
     targets: Int[Tensor, "batch time"],
     weights: Float[Tensor, "batch time"],
+    total: Float[Tensor, ""] | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "batch time"]]:
     """`next_id_loss` of the logits `hidden rows^T`, which never exist all at once.
 
@@ -80,14 +82,22 @@ def head_loss(
     size is kept for the backward pass. Products run in `hidden`'s precision, softmax
     and loss in fp32.
 
+    Args:
+        hidden: what the head multiplies.
+        rows: the head.
+        targets: ids.
+        weights: of each.
+        total: what the weighted sum is divided by, where these are a share of a batch;
+            by default the sum of these weights.
+
     Returns:
         The weighted mean, and the nats of each target (without gradient).
     """
-    shares = weights / weights.sum()
-    total, losses = _HeadLoss.apply(  # type: ignore[no-untyped-call]
+    shares = weights / (weights.sum() if total is None else total)
+    mean, losses = _HeadLoss.apply(  # type: ignore[no-untyped-call]
         hidden.flatten(0, 1), rows, targets.flatten(), shares.flatten()
     )
-    return total, losses.view(targets.shape)
+    return mean, losses.view(targets.shape)
 
 
 class Tally:
@@ -120,6 +130,15 @@ class Tally:
         self._image_nats += float(losses[codes].sum())
         self.texts += int(text.sum())
         self.images += int(codes.sum())
+
+    def merge(self, others: Iterable["Tally"]) -> "Tally":
+        """Count what others have counted, too."""
+        for other in others:
+            self._text_nats += other._text_nats
+            self._image_nats += other._image_nats
+            self.texts += other.texts
+            self.images += other.images
+        return self
 
     @property
     def text(self) -> float:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from cm3leon.errors import CheckpointError
 from cm3leon.model import weights
+from cm3leon.training.distributed import part_of
 
 FOLDER = "checkpoints"
 
@@ -68,9 +69,14 @@ def save(
             f"checkpoint of step {step} not written to {run} ({error}); the last good "
             "one is untouched: free some space and start the same command again"
         ) from error
+    keep_newest(run, keep)
+    return folder
+
+
+def keep_newest(run: Path, keep: int) -> None:
+    """Delete all checkpoints of a run but the newest `keep`."""
     for old in steps(run)[:-keep]:
         shutil.rmtree(run / FOLDER / f"{old:010d}")
-    return folder
 
 
 def steps(run: Path) -> list[int]:
@@ -109,8 +115,11 @@ def fit(model: torch.nn.Module, tensors: Mapping[str, Tensor], origin: str) -> N
     Raises:
         CheckpointError: a name or a shape differs; the first is named.
     """
-    weights.fit(model.state_dict(), tensors, origin)
-    model.load_state_dict(dict(tensors))
+    expected = model.state_dict()
+    weights.fit(expected, tensors, origin)
+    model.load_state_dict(
+        {name: part_of(tensor, expected[name]) for name, tensor in tensors.items()}
+    )
 
 
 class Stop:

@@ -1,11 +1,14 @@
 """Numbers of a run: a JSON line per report, TensorBoard curves, a line of progress."""
 
 import json
+import resource
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -15,6 +18,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from torch.utils.tensorboard.writer import SummaryWriter
+
+
+def peak_memory(device: torch.device) -> float:
+    """Most bytes that this process has held: on its GPU, else of the machine's."""
+    if device.type == "cuda":
+        return float(torch.cuda.max_memory_allocated(device))
+    unit = 1 if sys.platform == "darwin" else 1024
+    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
 
 
 class Metrics:

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from cm3leon.precision import has_bfloat16
 
@@ -60,10 +61,11 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Move every weight that has a gradient."""
         assert closure is None, "the loss is not asked for again"
-        dtype = torch.bfloat16 if has_bfloat16() else torch.float32
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
+                    fast = weight.is_cuda or has_bfloat16()
+                    dtype = torch.bfloat16 if fast else torch.float32
                     self._move(weight, weight.grad, group, dtype)
 
     def _move(
@@ -78,8 +80,14 @@ class Muon(torch.optim.Optimizer):
             state["momentum_buffer"] = torch.zeros_like(gradient)
         buffer = state["momentum_buffer"]
         buffer.lerp_(gradient, 1 - group["momentum"])
-        ahead = gradient.lerp(buffer, group["momentum"]).flatten(1)
-        update = orthogonalised(ahead, dtype).view(weight.shape)
+        ahead = gradient.lerp(buffer, group["momentum"])
+        if isinstance(ahead, DTensor):  # a matrix moves as a whole: every rank has it
+            ahead = ahead.full_tensor()
+        ahead = ahead.flatten(1)
+        update = orthogonalised(ahead, dtype).to(weight.dtype).view(weight.shape)
         rate = group["lr"] * max(1.0, ahead.shape[0] / ahead.shape[1]) ** 0.5
+        if isinstance(weight, DTensor):
+            mesh, placements = weight.device_mesh, weight.placements
+            update = distribute_tensor(update, mesh, placements, src_data_rank=None)
         weight.mul_(1 - group["lr"] * group["weight_decay"])
         weight.add_(update, alpha=-rate)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from cm3leon.errors import ConfigError
 from cm3leon.training.muon import Muon
@@ -30,18 +31,29 @@ class OptimizerConfig:
     warmup_steps: int = 1500
     decay: Literal["linear", "cosine", "constant"] = "linear"
     final_share: float = 0.1  # of the peak, at the last step
+    second_start: int = 0  # step from which the schedule runs again; 0: it does not
+    second_share: float = 0.5  # of the peak, where it starts again
     clip: float = 1.0  # largest norm of all gradients together; 0: none
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "muon_learning_rate"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} is {getattr(self, name)}, not above 0")
-        if not 0 <= self.final_share <= 1:
-            raise ConfigError(f"final_share is {self.final_share}, outside [0, 1]")
+        for name in ("final_share", "second_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}, outside [0, 1]")
+        if 0 < self.second_start <= self.warmup_steps:
+            raise ConfigError(
+                f"second_start is {self.second_start}, within the {self.warmup_steps} "
+                "steps of warm-up"
+            )
 
 
 def share_of_peak(config: OptimizerConfig, step: int, steps: int) -> float:
     """The learning rate of `step` (from 0) of `steps`, over its peak.
+
+    With a `second_start` the first schedule ends there and a second one, without
+    warm-up, falls from `second_share` to the end (Yu et al. 2023, figure 3).
 
     >>> config = OptimizerConfig(warmup_steps=2, final_share=0.0)
     >>> [share_of_peak(config, step, 6) for step in range(6)]
@@ -49,13 +61,19 @@ def share_of_peak(config: OptimizerConfig, step: int, steps: int) -> float:
     """
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
+    first, peak = config.warmup_steps, 1.0
+    if config.second_start:
+        if step >= config.second_start:
+            first, peak = config.second_start, config.second_share
+        else:
+            steps = config.second_start
     if config.decay == "constant":
-        return 1.0
-    done = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+        return peak
+    done = (step - first) / max(1, steps - first)
     left = 1 - min(1.0, done)
     if config.decay == "cosine":
         left = float(0.5 + 0.5 * torch.cos(torch.tensor(torch.pi * (1 - left))))
-    return config.final_share + (1 - config.final_share) * left
+    return config.final_share + (peak - config.final_share) * left
 
 
 class Optimizer:
@@ -83,16 +101,30 @@ class Optimizer:
 
     def step(self, step: int) -> float:
         """Clip, move the parameters, forget the gradients; the norm before clipping."""
-        share = share_of_peak(self.config, step, self.steps)
+        norm = self.clip()
+        self.move(step)
+        return norm
+
+    def clip(self) -> float:
+        """Cut the gradients to the largest norm allowed; the norm before."""
         norm = torch.nn.utils.clip_grad_norm_(
             self.parameters, self.config.clip or float("inf")
         )
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+
+    def move(self, step: int) -> None:
+        """Move the parameters and forget the gradients."""
+        share = share_of_peak(self.config, step, self.steps)
         for part, peak in zip(self.parts, self.peaks, strict=True):
             for group in part.param_groups:
                 group["lr"] = peak * share
             part.step()
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the gradients."""
+        for part in self.parts:
             part.zero_grad(set_to_none=True)
-        return float(norm)
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs."""

@@ -23,12 +23,18 @@ from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.model.presets import preset
 from cm3leon.model.transformer import Transformer
 from cm3leon.objective.cm3 import CM3Config
-from cm3leon.randomness import torch_generator
 from cm3leon.tokens.codec import Codec, assemble
 from cm3leon.tokens.document import Document, Text
 from cm3leon.tokens.text import TextTokenizer
 from cm3leon.tokens.vocabulary import Vocabulary
 from cm3leon.training import checkpoint, loop
+from cm3leon.training.distributed import (
+    DistributedConfig,
+    World,
+    build,
+    whole_model,
+    world,
+)
 from cm3leon.training.loop import LoopConfig, Run
 from cm3leon.training.optimizer import Optimizer, OptimizerConfig
 
@@ -57,6 +63,7 @@ class Pretrain:
     objective: CM3Config = field(default_factory=CM3Config)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+    distributed: DistributedConfig = field(default_factory=DistributedConfig)
 
 
 @dataclass(frozen=True)
@@ -109,14 +116,18 @@ def held_out_batches(
     return out
 
 
-def new_model(settings: Pretrain, vocabulary: Vocabulary) -> Transformer:
+def new_model(
+    settings: Pretrain, vocabulary: Vocabulary, here: World | None = None
+) -> Transformer:
     """The model with fresh parameters, or with those of `model.start`."""
+    here = here or World()
     shape = preset(
         settings.model.preset,
         vocabulary_size=vocabulary.size,
         context=settings.model.context,
     )
-    model = Transformer(shape, torch_generator(settings.seed, "parameters"))
+    bfloat16 = here.bfloat16(settings.loop.bfloat16)
+    model = build(shape, settings.seed, settings.distributed, here, bfloat16)
     if settings.model.start:
         folder = Path(settings.model.start)
         checkpoint.fit(model, parameters_of(folder), str(folder / "model.safetensors"))
@@ -133,23 +144,39 @@ def pixels_of(document: Document) -> Image.Image:
 def train(settings: Pretrain) -> Path | None:
     """Train, or resume; the finished model's folder, or None if a signal stopped it.
 
+    Under torchrun all processes share the work and the first one has the result.
+
     Raises:
-        ConfigError: the settings contradict each other.
+        ConfigError: the settings contradict each other, or the number of processes.
         DataError: the shards do not fit the tokenizers.
+        TrainingError: a loss is not finite, or a process was lost.
     """
+    with world(settings.distributed) as here:
+        settings.stream.check_ranks(here.ranks)
+        return _train(settings, here)
+
+
+def _train(settings: Pretrain, here: World) -> Path | None:
     folder = Path(settings.run)
     parts = Parts.load(Path(settings.tokenizers))
     vocabulary, stream = parts.vocabulary, settings.stream
-    model = new_model(settings, vocabulary)
+    model = new_model(settings, vocabulary, here)
     context = model.config.context
     run = Run(
         model,
         Optimizer(model, settings.optimizer, settings.loop.steps),
         TokenStream(
-            stream, settings.objective, vocabulary, context, seed=settings.seed
+            stream,
+            settings.objective,
+            vocabulary,
+            context,
+            seed=settings.seed,
+            rank=here.rank,
+            ranks=here.ranks,
         ),
         vocabulary,
         settings.loop,
+        here,
     )
     batches: dict[int, list[Batch]] = {}
     if settings.held_out:
@@ -161,14 +188,15 @@ def train(settings: Pretrain) -> Path | None:
             for count in settings.held_out_neighbours
         }
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "settings.toml").write_text(dump_settings(settings))
+    if here.first:
+        (folder / "settings.toml").write_text(dump_settings(settings))
 
     def sample(step: int) -> None:
-        if not settings.prompts:
+        if not settings.prompts or (whole := whole_model(model, here)) is None:
             return
         images = parts.image_tokenizer
         codec = Codec(vocabulary, parts.text_tokenizer, images.codes_per_image)
-        engine = Engine(model, codec, images, stream.position_slot)
+        engine = Engine(whole, codec, images, stream.position_slot)
         options = GenerationOptions(seed=settings.seed)
         documents = [Document(Text(prompt)) for prompt in settings.prompts]
         drawn = engine.extend(documents, options)
@@ -178,10 +206,12 @@ def train(settings: Pretrain) -> Path | None:
 
     if not loop.train(run, folder, batches, sample):
         return None
+    if (whole := whole_model(model, here)) is None:
+        return None
     out = folder / "model"
     save(
         out,
-        model,
+        whole,
         vocabulary,
         parts.text_tokenizer,
         parts.image_tokenizer,
