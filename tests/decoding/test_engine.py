@@ -315,8 +315,3 @@ def test_edits_in_a_batch_are_edits_one_by_one(engine, options):
     options = replace(options, image_guidance_scale=1.5)
     alone = [engine.extend(one, options, seeds=[7]) for one in edits]
     assert engine.extend(edits, options, seeds=[7, 7]) == alone
-
-
-def test_editing_needs_a_picture(plain, options):
-    with pytest.raises(RequestError, match="is for editing, and the document has no"):
-        plain.extend(Document(Text("a")), replace(options, image_guidance_scale=1.5))

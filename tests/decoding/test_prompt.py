@@ -194,6 +194,18 @@ def test_what_cannot_be_filled_is_refused(codec, options):
         writer(codec, context=1000).fill(many, options)
 
 
+def test_a_scale_for_the_picture_is_refused_where_nothing_is_edited(codec, options):
+    prompts, editing = writer(codec), replace(options, image_guidance_scale=1.5)
+    for ask in (
+        lambda: prompts.extend(Document(WORDS), "image", editing),
+        lambda: prompts.extend(Document(WORDS), "text", editing),
+        lambda: prompts.fill(Document(Hole(), PICTURE), editing),
+        lambda: prompts.redraw(Document(PICTURE), {3}, editing),
+    ):
+        with pytest.raises(RequestError, match=r"scale is 1\.5, and it is for editing"):
+            ask()
+
+
 def test_a_prompt_fits_to_the_last_place_and_not_one_more(codec, slot, options):
     document = Document(WORDS)
     lane = writer(codec, slot).extend(document, "image", options).conditional

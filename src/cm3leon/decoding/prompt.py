@@ -86,6 +86,7 @@ class PromptWriter:
         vocabulary = self.codec.vocabulary
         ids = self.codec.extend_prompt(document, neighbours)
         if want == "text":
+            _refuse_image_guidance(options)
             if worded or vocabulary.order == "chameleon":
                 ids = ids[:-1]  # within a text there is no <break>
             lane = self._lane(ids, (), vocabulary.text.start)
@@ -104,10 +105,7 @@ class PromptWriter:
         if options.image_guidance_scale is None:
             return prompt
         if not document.images:
-            raise RequestError(
-                "image_guidance_scale is for editing, and the document has no picture "
-                "before its words; put one there or leave the scale out"
-            )
+            _refuse_image_guidance(options)
         empty = self.codec.mask_prompt(Document(Hole()))
         nothing = self._lane(empty, repeat("text"), vocabulary.image.start)
         return replace(prompt, nothing=nothing)
@@ -116,8 +114,10 @@ class PromptWriter:
         """Ask for what stands in the first hole of `document`.
 
         Raises:
-            RequestError: there is no hole, there are too many, or it is all too long.
+            RequestError: there is no hole, there are too many, the options are for
+                editing, or it is all too long.
         """
+        _refuse_image_guidance(options)
         vocabulary, holes = self.codec.vocabulary, document.holes
         if not holes:
             raise RequestError("the document has no hole to fill; put a Hole in it")
@@ -156,6 +156,7 @@ class PromptWriter:
             RequestError: no picture ends the document, nothing is hidden or everything,
                 a cell is not in the grid, or it is all too long.
         """
+        _refuse_image_guidance(options)
         vocabulary, count = self.codec.vocabulary, self.codec.codes_per_image
         check_holes(vocabulary, len(hidden))
         document = _without_empty_text(document)
@@ -251,6 +252,15 @@ class PromptWriter:
             )
         most = least if picture else min(options.max_text, self.context - used)
         return Prompt(conditional, unconditional, constraint, most)
+
+
+def _refuse_image_guidance(options: GenerationOptions) -> None:
+    """There is no lane for it but where a picture is edited."""
+    if options.image_guidance_scale is not None:
+        raise RequestError(
+            f"image_guidance_scale is {options.image_guidance_scale}, and it is for "
+            "editing: a picture that follows a picture and words; leave it out"
+        )
 
 
 def _without_empty_text(document: Document) -> Document:
