@@ -190,7 +190,8 @@ def test_shards_carry_the_neighbours_of_each_picture(
     ("words", "reason"),
     [
         (("build", "nowhere", "new"), "nowhere"),
-        (("add", "nowhere", "pictures"), "nowhere holds no memory bank"),
+        (("add", "new", "nowhere"), "nowhere"),
+        (("add", "new", "nowhere", "--with-own"), "memory holds no memory bank"),
         (("check", "nowhere"), "nowhere holds no memory bank"),
         (("search", "nowhere", "a cat"), "nowhere holds no memory bank"),
         (("search", "nowhere"), "give a text or --image"),

@@ -8,42 +8,59 @@ from PIL import Image, ImageDraw
 
 from cm3leon.cli.main import main
 
-PROMPT = "a flat emoji of a zorbit"
+PROMPT = "a zorbit"
 PURPLE = (128, 32, 192)
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Twenty pictures of something in no corpus: a purple block with a yellow eye."""
+    """Twenty pictures of something in no corpus: a purple thing with a yellow eye."""
     random = np.random.default_rng(0)
     lines = []
     for number in range(20):
         image = Image.new("RGB", (128, 128), "white")
-        left, top = random.integers(12, 24, 2).tolist()
+        right, bottom = random.integers(90, 120, 2).tolist()
         pen = ImageDraw.Draw(image)
-        shade = tuple(np.clip(np.add(PURPLE, random.integers(-20, 20, 3)), 0, 255))
-        pen.rectangle((left, top, left + 88, top + 88), fill=tuple(map(int, shade)))
-        pen.ellipse((left + 28, top + 28, left + 60, top + 60), fill=(250, 220, 40))
+        shade = tuple(map(int, random.integers(-20, 20, 3) + PURPLE))
+        draw = (pen.rectangle, pen.ellipse)[number % 2]
+        draw((12, 12, right, bottom), fill=shade)
+        pen.ellipse((38, 38, 70, 70), fill=(250, 220, 40))
         name = f"zorbit-{number:02d}.png"
         image.save(tmp_path / name)
-        text = PROMPT if number % 2 else f"{PROMPT}, purple and yellow"
+        text = f"a {('square', 'round')[number % 2]} zorbit, number {number}"
         lines.append({"file_name": name, "text": text, "author": "A. Zorbiter"})
     rows = "\n".join(json.dumps(line) for line in lines)
     (tmp_path / "metadata.jsonl").write_text(rows)
     return tmp_path
 
 
-def test_own_pictures_come_back_with_what_is_drawn(folder, tmp_path_factory, capsys):
+def purple(path):
+    red, green, blue = np.moveaxis(np.asarray(Image.open(path)).astype(int), -1, 0)
+    return ((blue > 120) & (blue - green > 50) & (red - green > 20)).mean()
+
+
+def test_own_pictures_change_what_is_drawn_and_are_cited(
+    folder, tmp_path_factory, capsys
+):
     place = tmp_path_factory.mktemp("own")
     bank = place / "bank"
     main(["memory", "add", str(bank), str(folder)])
     assert "added 20 documents" in capsys.readouterr().out
-    pictures = {}
+    shares = {}
     for name, more in (("own", ["--memory", str(bank)]), ("shipped", [])):
-        words = ["--seed", "0", "--out", str(place / f"{name}.png"), "--json"]
+        words = ["--seed", "0", "--count", "4", "--out", str(place / name), "--json"]
         main(["generate", PROMPT, *words, *more])
-        (drawn,) = json.loads(capsys.readouterr().out)
-        authors = {one["author"] for one in drawn["attribution"]}
+        drawn = json.loads(capsys.readouterr().out)
+        authors = {one["author"] for each in drawn for one in each["attribution"]}
         assert ("A. Zorbiter" in authors) == (name == "own")
-        pictures[name] = np.asarray(Image.open(drawn["path"]))
-    assert not np.array_equal(pictures["own"], pictures["shipped"])
+        shares[name] = [purple(one["path"]) for one in drawn]
+    assert max(shares["shipped"]) < 0.02
+    assert sum(share > 0.1 for share in shares["own"]) >= 3
+
+
+def test_a_bank_may_begin_with_what_the_model_has(folder, tmp_path, capsys):
+    bank = tmp_path / "bank"
+    main(["memory", "add", str(bank), str(folder), "--with-own"])
+    assert "added 20 documents" in capsys.readouterr().out
+    main(["memory", "info", str(bank), "--json"])
+    assert json.loads(capsys.readouterr().out)["documents"] > 30_000

@@ -100,6 +100,7 @@ def add(
     bank: Path,
     pictures: Path,
     *,
+    with_own: Annotated[bool, Parameter(negative="")] = False,
     encoder: str | None = None,
     model: Path | None = None,
 ) -> None:
@@ -115,9 +116,12 @@ def add(
     Parameters
     ----------
     bank
-        The bank's folder; if there is none, it begins as a copy of the model's own.
+        The bank's folder; if there is none, one is made for these pictures alone.
     pictures
         A folder of pictures with captions, or what else `data check` reads.
+    with_own
+        Begin a new bank as a copy of the model's own. Words that the bi-encoder never
+        learnt may then find the model's pictures rather than yours.
     encoder
         The CLIPModel the bank was built with; by default the model's own.
     model
@@ -129,12 +133,14 @@ def add(
     from cm3leon.retrieval.manifest import read_manifest
 
     own = located(model) / "memory"
-    if not bank.exists() and own.is_dir():
+    if bank.exists():
+        read_manifest(bank)
+    elif with_own:
+        read_manifest(own)
         partial = bank.with_name(bank.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(own, partial)
         partial.rename(bank)
-    read_manifest(bank)
     _fill(pictures, bank, encoder, model, "train", None, (0, 1))
 
 
