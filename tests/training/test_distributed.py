@@ -88,6 +88,7 @@ def launch(tmp_path):
         command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
         command += ["--shutdown-timeout=1", str(worker), *map(str, files)]
         here = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        here["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # see docs/training.md
         done = subprocess.run(
             command, env=os.environ | here, capture_output=True, text=True, check=False
         )
