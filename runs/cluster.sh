@@ -20,6 +20,7 @@ fi
 # A machine that is early waits for the first one; one that fails is started again by
 # torchrun, and the run goes on from its last checkpoint.
 until [ -e shards/train/index.json ]; do sleep 10; done
+export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1  # or new processes look for the dead
 exec torchrun --nnodes="$NODES" --nproc-per-node="$GPUS" --max-restarts=3 \
     --shutdown-timeout=240 \
     --rdzv-backend=c10d --rdzv-endpoint="$HOST:29500" --rdzv-id="$SIZE" \

@@ -21,12 +21,13 @@ from cm3leon.training import checkpoint, pretrain
 from cm3leon.training.distributed import Checkpointing, DistributedConfig
 
 WORKER = """
-import os, sys
+import sys
 from cm3leon.cli.main import main
 {before}
-for number, file in enumerate(sys.argv[1:]):
-    if number:  # each has a store of its own, or the next reads what the last left
-        os.environ["TORCHELASTIC_RESTART_COUNT"] = f"after {{number}}"
+if sys.argv[2:]:  # several share a process group: torch cannot begin a second one
+    from torch import distributed
+    distributed.init_process_group("gloo")
+for file in sys.argv[1:]:
     if code := main(["train", "pretrain", file]):
         sys.exit(code)
 """
@@ -87,6 +88,7 @@ def launch(tmp_path):
         command += [f"--nproc-per-node={processes}", f"--max-restarts={restarts}"]
         command += ["--shutdown-timeout=1", str(worker), *map(str, files)]
         here = {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+        here["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"  # see docs/training.md
         done = subprocess.run(
             command, env=os.environ | here, capture_output=True, text=True, check=False
         )

@@ -127,6 +127,8 @@ class World:
 def world(config: DistributedConfig) -> Iterator[World]:
     """Meet the other processes, if torchrun started this one.
 
+    A process group that is there already is used and stays.
+
     Raises:
         ConfigError: they do not make the mesh that the settings ask for.
         TrainingError: within the block, another process was lost.
@@ -142,10 +144,11 @@ def world(config: DistributedConfig) -> Iterator[World]:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
+    ours = not distributed.is_initialized()
     try:
-        distributed.init_process_group(
-            backend, timeout=timedelta(seconds=config.timeout)
-        )
+        if ours:
+            patience = timedelta(seconds=config.timeout)
+            distributed.init_process_group(backend, timeout=patience)
         axes = ("replicate", "shard")
         mesh = init_device_mesh(device.type, (replicate, shard), mesh_dim_names=axes)
         yield World(rank, ranks, device, mesh, config.timeout)
@@ -158,7 +161,7 @@ def world(config: DistributedConfig) -> Iterator[World]:
             f"checkpoint ({str(error).splitlines()[0]})"
         ) from error
     finally:
-        if distributed.is_initialized():
+        if ours and distributed.is_initialized():
             distributed.destroy_process_group()
 
 
