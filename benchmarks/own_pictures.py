@@ -4,8 +4,9 @@ python benchmarks/own_pictures.py [--model FOLDER] [--seeds 8] [--sheet PNG]
 
 Draws the pictures of a "zorbit" (a purple thing with yellow eyes), puts them into a
 bank by `cm3leon memory add`, and draws "a zorbit" with the bank that ships and with
-this one, the latter also with guidance away from the neighbours (`unconditional="alone"`).
-Said of each: the share of purple pixels, and the pictures that have a tenth of them.
+this one, the latter also with guidance away from the neighbours, `unconditional =
+"alone"`. Said of each: the share of purple pixels, and the pictures with a tenth of
+them or more.
 """
 
 import argparse
