@@ -1,6 +1,7 @@
 """Held-out loss of a model beside the codes' unigram entropy; margin and 16-way match.
 
 python benchmarks/heldout_loss.py --shards SHARDS [--model MODEL] [--neighbours 0,2]
+    [--precision int8]
 
 SHARDS has the folders train, test_style and test_concept that `cm3leon data shards`
 writes with the model's own tokenizers. Neighbours are those that a caption finds in the
@@ -38,9 +39,10 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--pictures", type=int, default=256, help="for the match")
+    parser.add_argument("--precision", choices=["fp32", "bf16", "int8"], default=None)
     parser.add_argument("--neighbours", type=numbers, default=[0, 2])
     arguments = parser.parse_args()
-    engine = load(arguments.model)
+    engine = load(arguments.model, precision=arguments.precision)
     entropy = unigram_entropy(Shards(arguments.shards / "train"))
     print(f"unigram entropy of the train codes: {entropy:.3f} nats")
     print(
