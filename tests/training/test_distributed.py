@@ -20,6 +20,7 @@ from cm3leon.randomness import torch_generator
 from cm3leon.training import checkpoint, pretrain
 from cm3leon.training.distributed import Checkpointing, DistributedConfig
 
+
 WORKER = """
 import sys
 from cm3leon.cli.main import main
@@ -260,6 +261,15 @@ def test_a_damaged_checkpoint_is_named_with_the_way_out(settings, tmp_path):
     os.truncate(part, 40)
     with pytest.raises(CheckpointError, match=r"0000000001 is damaged .* delete it"):
         pretrain.train(settings("run", "loop.steps=2"))
+
+
+def test_a_checkpoint_that_cannot_be_written_is_named(settings, tmp_path):
+    folder = tmp_path / "run/checkpoints"
+    folder.mkdir(parents=True)
+    (folder / ".partial-0000000002").write_text("in the way")
+    with pytest.raises(CheckpointError, match="of step 2 not written .* last good one"):
+        pretrain.train(settings("run"))
+    assert checkpoint.steps(tmp_path / "run") == [1]
 
 
 def test_a_checkpoint_of_the_older_format_goes_on(settings, tmp_path, monkeypatch):
