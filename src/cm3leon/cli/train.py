@@ -92,7 +92,7 @@ def pretrain(*words: str) -> None:
 
     Example: cm3leon train pretrain configs/pretrain/tiny.toml optimizer.kind=adamw
 
-    On several processes or GPUs: torchrun --nproc-per-node 2 -m cm3leon train pretrain …
+    On several GPUs: torchrun --nproc-per-node 8 -m cm3leon train pretrain FILE
 
     Parameters
     ----------
