@@ -60,9 +60,9 @@ def test_words_change_the_config_and_other_gpus_are_told_their_batches(call):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ((CONFIG, "--gpu", "b200"), "no GPU 'b200' is known; a100-40gb"),
+        ((CONFIG, "--gpus=512", "--gpu", "b200"), "no GPU 'b200' is known; a100-40gb"),
         ((CONFIG, "--gpus", "0"), "gpus is 0, below 1"),
-        ((CONFIG, "--mfu", "1.5"), "mfu is 1.5, outside (0, 1]"),
+        ((CONFIG, "--gpus=512", "--mfu", "1.5"), "mfu is 1.5, outside (0, 1]"),
         ((CONFIG,), "shard = 8 do not make a mesh of the 1 process"),
         (
             (CONFIG, "distributed.shard=1", "stream.rows=1"),

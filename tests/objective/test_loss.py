@@ -111,3 +111,36 @@ def test_the_loss_at_the_head_and_its_gradients_are_those_of_the_logits(
     for one, other in zip(fused, plain, strict=True):
         assert_close(one.grad, other.grad)
     assert fused[0].grad[1, 3:].abs().max() == 0
+
+
+def test_shares_of_a_batch_add_up_to_its_loss_and_gradient(case):
+    _, targets = case
+    random = torch.Generator().manual_seed(1)
+    weights = torch.rand(2, 5, generator=random)
+    hidden = torch.randn(2, 5, 6, generator=random)
+    whole, shared = (torch.ones(11, 6, requires_grad=True) for _ in range(2))
+    expected, _ = head_loss(hidden, whole, targets, weights)
+    expected.backward()
+    found = 0.0
+    for row in (slice(0, 1), slice(1, 2)):
+        part = (hidden[row], shared, targets[row], weights[row])
+        mean, _ = head_loss(*part, weights.sum())
+        mean.backward()
+        found += mean.detach()
+    assert_close(found, expected.detach())
+    assert_close(shared.grad, whole.grad)
+
+
+def test_a_merged_tally_has_counted_what_its_parts_have(case):
+    _, targets = case
+    random = torch.Generator().manual_seed(1)
+    losses, weights = torch.rand(2, 2, 5, generator=random).unbind()
+    whole, merged = Tally(range(5, 8)), Tally(range(5, 8))
+    whole.add(losses, targets, weights)
+    parts = [Tally(range(5, 8)) for _ in range(2)]
+    for number, part in enumerate(parts):
+        row = slice(number, number + 1)
+        part.add(losses[row], targets[row], weights[row])
+    merged.merge(parts)
+    assert (merged.texts, merged.images) == (whole.texts, whole.images)
+    assert (merged.text, merged.image) == pytest.approx((whole.text, whole.image))

@@ -150,3 +150,23 @@ def test_the_norm_is_told_before_clipping_and_then_cut(scale):
 def test_a_setting_out_of_range_is_named(settings, message):
     with pytest.raises(ConfigError, match=f"^{message}"):
         OptimizerConfig(**settings)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
+def test_a_second_epoch_starts_again_from_its_share(decay):
+    shape = {"warmup_steps": 2, "decay": decay, "final_share": 0.1}
+    one = OptimizerConfig(**shape)
+    two = OptimizerConfig(**shape, second_start=10, second_share=0.5)
+    first = [share_of_peak(one, step, 10) for step in range(10)]
+    shares = [share_of_peak(two, step, 20) for step in range(20)]
+    assert shares[:10] == first
+    assert shares[10] == pytest.approx(0.5)
+    assert shares[10:] == sorted(shares[10:], reverse=True)
+    if decay != "constant":
+        assert shares[10] > shares[9]
+        assert share_of_peak(two, 20, 20) == pytest.approx(0.1)
+
+
+def test_a_second_epoch_within_the_warm_up_is_refused():
+    with pytest.raises(ConfigError, match="second_start is 5, within the 9 steps"):
+        OptimizerConfig(warmup_steps=9, second_start=5)

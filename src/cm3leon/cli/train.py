@@ -92,6 +92,8 @@ def pretrain(*words: str) -> None:
 
     Example: cm3leon train pretrain configs/pretrain/tiny.toml optimizer.kind=adamw
 
+    On several GPUs: torchrun --nproc-per-node 8 -m cm3leon train pretrain FILE
+
     Parameters
     ----------
     words

@@ -153,7 +153,7 @@ def world(config: DistributedConfig) -> Iterator[World]:
         mesh = init_device_mesh(device.type, (replicate, shard), mesh_dim_names=axes)
         yield World(rank, ranks, device, mesh, config.timeout)
     except RuntimeError as error:
-        if not _lost(error):
+        if not lost(error):
             raise
         raise TrainingError(
             f"process {rank} of {ranks} lost another, or waited {config.timeout:g} s "
@@ -165,7 +165,7 @@ def world(config: DistributedConfig) -> Iterator[World]:
             distributed.destroy_process_group()
 
 
-def _lost(error: BaseException) -> bool:
+def lost(error: BaseException) -> bool:
     """Whether an error is that of a connection: gloo's have no class of their own."""
     return isinstance(error, distributed.DistError) or "gloo" in str(error)
 

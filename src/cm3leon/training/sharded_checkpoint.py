@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_saver import async_save, save
 from cm3leon.errors import CheckpointError
 from cm3leon.model import weights
 from cm3leon.training import checkpoint
-from cm3leon.training.distributed import World
+from cm3leon.training.distributed import World, lost
 from cm3leon.training.optimizer import Optimizer
 
 
@@ -147,8 +147,8 @@ class Checkpoints:
                     process_group=self._group,
                     no_dist=self._group is None,
                 )
-        except Exception as error:
-            raise _damaged(folder, error) from error
+        except (Exception, CheckpointException) as error:
+            raise _damaged(folder, _cause(error)) from error
         set_state_dict(
             model,
             optimizer.parts,
@@ -167,16 +167,28 @@ class Checkpoints:
         try:
             yield
         except (OSError, RuntimeError, CheckpointException) as error:
+            cause = _cause(error)
+            if lost(cause):
+                raise cause from error
             raise CheckpointError(
-                f"checkpoint of step {self._step} not written to {self.run} ({error}); "
+                f"checkpoint of step {self._step} not written to {self.run} ({cause}); "
                 "the last good one is untouched: free some space and start the same "
                 "command again"
             ) from error
 
 
-def _damaged(folder: Path, error: Exception) -> CheckpointError:
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong on the first process where something did."""
+    if isinstance(error, CheckpointException):
+        for cause, _ in error.failures.values():
+            return cause
+    return error
+
+
+def _damaged(folder: Path, error: BaseException) -> CheckpointError:
+    said = (str(error) or type(error).__name__).splitlines()[0]
     return CheckpointError(
-        f"{folder} is damaged or of another optimizer ({error}); delete it to resume "
+        f"{folder} is damaged or of another optimizer ({said}); delete it to resume "
         "from an older one"
     )
 
