@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=8, help="candidates, a power of 2")
     parser.add_argument("--picture", type=Path, default=None)
     arguments = parser.parse_args()
-    engine = cm3leon.load(arguments.model)
+    engine = cm3leon.load(arguments.model, compiled=True)
     see, read = PictureFeatures(), TextFeatures()
     alignment = Alignment.load(arguments.alignment)
     pictures = colour_pictures(arguments.data, arguments.split, arguments.pictures)
