@@ -1,48 +1,103 @@
-"""Training speed beside transformers' OPT of the same shape and the machine's limit.
+"""Training speed and memory beside transformers' OPT, the plan and the machine's limit.
 
-python benchmarks/train_speed.py [--preset shipped] [--rows 48] [--time 88] [--steps 6]
+pip install -c constraints.txt accelerate
+python benchmarks/train_speed.py [--preset 350m] [--rows 1] [--time 1024] [--steps 3]
+    [--rounds 2]
 
-One step is forward, backward, clipping and the optimizer, in bf16 autocast where the
-processor has it, on the same random ids and with each one's own loss. The models take
-turns, the peak of the matrix product is measured between them, and medians are printed.
+OPT of the same shape trains under transformers' own `Trainer` (which needs accelerate),
+ours under `training.loop.Run` with its activations kept, made again in part, or made
+again: the same random ids and AdamW, bf16 autocast where the processor has it. Each
+variant has a process of its own, they take turns, and medians over the rounds are
+printed. In each the matrix product is measured between steps; the first step, in which
+torch counts FLOPs, is not timed.
+
+GFLOP/s are of the model's own FLOPs, without what is made again. The second table is
+beside `cm3leon plan`'s formulas for one process and rows of so many ids. Memory there
+is the largest resident set less what was resident before the model was built. The plan
+counts tensors under FSDP2, which holds two blocks in bf16 at a time; autocast holds
+all, 2 bytes a parameter more. torch counts the whole square of attention (and in the
+fused kernel's backward pass its scores again), the plan the causal half.
 """
 
 import argparse
-import statistics
+import json
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import repeat
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any
 
+import psutil
 import torch
-from torch import nn
-from transformers import OPTConfig, OPTForCausalLM
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from transformers import (
+    OPTConfig,
+    OPTForCausalLM,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
+from cm3leon.data.stream import Batch
 from cm3leon.model.presets import preset
 from cm3leon.model.transformer import Transformer, TransformerConfig
-from cm3leon.objective.loss import head_loss
-from cm3leon.precision import autocast, has_bfloat16
-from cm3leon.training.loop import matrix_peak
+from cm3leon.planning.memory import MODES, Checkpointing, Job, Precision, memory
+from cm3leon.planning.plan import flops_again
+from cm3leon.precision import has_bfloat16
+from cm3leon.tokens.vocabulary import Vocabulary
+from cm3leon.training.distributed import CPU, change_blocks
+from cm3leon.training.loop import LoopConfig, Run, matrix_peak
+from cm3leon.training.metrics import peak_memory
+from cm3leon.training.optimizer import Optimizer, OptimizerConfig
+
+PEER = "transformers OPT"
+SIZES = {"tiny": (4, 64, 2), "shipped": (48, 88, 6), "350m": (1, 1024, 3)}
+FASTER, SHARE = 1.3, 0.55  # bars: times the peer, of the peak
+ADAMW = OptimizerConfig(learning_rate=1e-4)
+
+for _pass in ("", "_backward"):  # torch counts the fused kernel on GPUs only
+    _fused = "_scaled_dot_product_flash_attention"
+    _on_cpu, _on_gpu = (
+        getattr(torch.ops.aten, f"{_fused}{place}{_pass}") for place in ("_for_cpu", "")
+    )
+    flop_registry[_on_cpu] = flop_registry[_on_gpu]
 
 
-def step_of(model: nn.Module, loss: Callable[[], torch.Tensor]) -> Callable[[], float]:
-    """One training step; its seconds."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+class Clock(TrainerCallback):
+    """FLOPs of the first step, seconds of the others, the peak after each."""
 
-    def step() -> float:
-        started = time.perf_counter()
-        with autocast():
-            value = loss()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return time.perf_counter() - started
+    def __init__(self) -> None:
+        self.counter = FlopCounterMode(display=False)
+        self.flops: int | None = None
+        self.seconds: list[float] = []
+        self.peaks: list[float] = []
+        self.since = 0.0
 
-    return step
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Count."""
+        self.counter.__enter__()
+
+    def on_step_end(self, *_: Any, **__: Any) -> None:
+        """Note the step; the next begins when this returns."""
+        if self.flops is None:
+            self.counter.__exit__(None, None, None)
+            self.flops = self.counter.get_total_flops()
+        else:
+            self.seconds.append(time.perf_counter() - self.since)
+        self.peaks.append(matrix_peak(0.3))
+        self.since = time.perf_counter()
 
 
-def peer(config: TransformerConfig) -> OPTForCausalLM:
-    """The same function in transformers."""
-    return OPTForCausalLM(
+def train_peer(
+    config: TransformerConfig, ids: torch.Tensor, steps: int, clock: Clock
+) -> None:
+    """The same function in transformers, under its own loop."""
+    model = OPTForCausalLM(
         OPTConfig(
             vocab_size=config.vocabulary_size,
             hidden_size=config.width,
@@ -56,65 +111,164 @@ def peer(config: TransformerConfig) -> OPTForCausalLM:
             enable_bias=False,
             layer_norm_elementwise_affine=False,
         )
-    ).train()
+    )
+    (optimizer,) = Optimizer(model, ADAMW, steps).parts
+    with TemporaryDirectory() as folder:
+        arguments = TrainingArguments(
+            output_dir=folder,
+            use_cpu=True,
+            bf16=has_bfloat16(),
+            max_steps=steps,
+            per_device_train_batch_size=len(ids),
+            max_grad_norm=ADAMW.clip,
+            lr_scheduler_type="constant",
+            dataloader_pin_memory=False,
+            save_strategy="no",
+            eval_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        rows = [{"input_ids": row, "labels": row} for row in ids[:, :-1]]
+        Trainer(
+            model,
+            arguments,
+            train_dataset=rows * steps,
+            optimizers=(optimizer, None),
+            callbacks=[clock],
+        ).train()
+
+
+def train_ours(
+    config: TransformerConfig,
+    ids: torch.Tensor,
+    steps: int,
+    clock: Clock,
+    mode: Checkpointing,
+) -> None:
+    """Ours under our loop, which reads the same batch each time."""
+    model = Transformer(config)
+    change_blocks(model, mode)
+    rows, length = len(ids), ids.shape[1] - 1
+    batch = Batch(
+        ids=ids[:, :-1],
+        positions=torch.arange(length).expand(rows, -1),
+        targets=ids[:, 1:],
+        weights=torch.ones(rows, length),
+        neighbours=torch.zeros(rows, dtype=torch.long),
+        spans=0.0,
+        hidden_captions=0.0,
+    )
+    optimizer = Optimizer(model, ADAMW, steps)
+    vocabulary = Vocabulary.own(256, 128)  # the loss is told by its ranges, no more
+    run = Run(model, optimizer, repeat(batch), vocabulary, LoopConfig())
+    clock.on_train_begin()
+    for number in range(steps):
+        run.step(number)
+        clock.on_step_end()
+
+
+def measure(variant: str, arguments: argparse.Namespace) -> dict[str, float]:
+    """Seconds, FLOPs and bytes of one variant in this process."""
+    torch.manual_seed(0)
+    config = preset(arguments.preset)
+    shape = (arguments.rows, arguments.time + 1)
+    ids = torch.randint(4, config.vocabulary_size, shape)
+    clock, before = Clock(), psutil.Process().memory_info().rss
+    if variant == PEER:
+        train_peer(config, ids, arguments.steps + 1, clock)
+    else:
+        train_ours(config, ids, arguments.steps + 1, clock, variant)
+    most = peak_memory(CPU)
+    seconds, peak = median(clock.seconds), median(clock.peaks)
+    own = config.flops_per_id(arguments.time) * arguments.rows * arguments.time
+    return {
+        "seconds": seconds,
+        "peak": peak,
+        "share": own / seconds / peak,
+        "memory": most,
+        "training": most - before,
+        "flops": clock.flops,
+    }
+
+
+def report(
+    medians: Mapping[str, Mapping[str, float]], arguments: argparse.Namespace
+) -> None:
+    """Both tables."""
+    config, rows, length = preset(arguments.preset), arguments.rows, arguments.time
+    tokens = rows * length
+    own = config.flops_per_id(length) * tokens
+    bf16 = has_bfloat16()
+    peak = median(found["peak"] for found in medians.values())
+    print(
+        f"{arguments.preset}: {config.parameters / 1e6:.1f}M parameters, rows of "
+        f"{length} ids, {rows} a step; {'bf16' if bf16 else 'fp32'} matrix product "
+        f"{peak / 1e9:.0f} GFLOP/s\n\n"
+        "| | tokens/s | GFLOP/s | of the peak | peak GB | times the peer | bars |\n"
+        "|---|---:|---:|---:|---:|---:|---|"
+    )
+    for variant, found in medians.items():
+        seconds = found["seconds"]
+        name = variant if variant == PEER else f"cm3leon, checkpointing {variant}"
+        bars = f"≥ {SHARE:.0%}, ≥ {FASTER}" if variant == "off" else ""
+        print(
+            f"| {name} | {tokens / seconds:.0f} | {own / seconds / 1e9:.0f} "
+            f"| {found['share']:.1%} | {found['memory'] / 1e9:.2f} "
+            f"| {medians[PEER]['seconds'] / seconds:.2f} | {bars} |"
+        )
+    shape = replace(config, context=length)  # the plan's rows are as long as that
+    precision = Precision(product=2 if bf16 else 4)
+    job = Job(shape=shape, rows=rows, accumulate=1, steps=1, precision=precision)
+    # weights, gradients and moments of the positions that no row reaches
+    unread = 16 * (config.parameters - shape.parameters)
+    print(
+        "\n| checkpointing | GB above the start | GB planned | GFLOP torch counts "
+        "| GFLOP planned |\n|---|---:|---:|---:|---:|"
+    )
+    for mode in MODES:
+        found = medians[mode]
+        planned = own + flops_again(shape, mode) * tokens
+        print(
+            f"| {mode} | {found['training'] / 1e9:.2f} "
+            f"| {(memory(job, 1, mode).total + unread) / 1e9:.2f} "
+            f"| {found['flops'] / 1e9:.1f} | {planned / 1e9:.1f} |"
+        )
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure each variant in its own process, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--preset", default="shipped")
-    parser.add_argument("--rows", type=int, default=48)
-    parser.add_argument("--time", type=int, default=88)
-    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--preset", choices=list(SIZES), default="shipped")
+    parser.add_argument("--rows", type=int)
+    parser.add_argument("--time", type=int)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--only", choices=[PEER, *MODES], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    config = preset(arguments.preset)
-    torch.manual_seed(0)
-    shape = (arguments.rows, arguments.time + 1)
-    ids = torch.randint(4, config.vocabulary_size, shape)
-    weights = torch.ones(arguments.rows, arguments.time)
-    ours = Transformer(config)
-
-    def loss() -> torch.Tensor:
-        hidden = ours.hidden(ids[:, :-1])
-        if has_bfloat16():
-            hidden = hidden.bfloat16()
-        return head_loss(hidden, ours.embedding.weight, ids[:, 1:], weights)[0]
-
-    theirs = peer(config)
-    steps = {
-        "cm3leon": step_of(ours, loss),
-        "transformers OPT": step_of(
-            theirs, lambda: theirs(ids[:, :-1], labels=ids[:, :-1]).loss
-        ),
+    for name, usual in zip(
+        ("rows", "time", "steps"), SIZES[arguments.preset], strict=True
+    ):
+        setattr(arguments, name, getattr(arguments, name) or usual)
+    if arguments.only:
+        print(json.dumps(measure(arguments.only, arguments)))
+        return
+    if find_spec("accelerate") is None:
+        parser.error("the peer needs: pip install -c constraints.txt accelerate")
+    variants = (PEER, *MODES)
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
+    for _ in range(arguments.rounds):
+        for variant in variants:
+            command = [sys.executable, *sys.argv, "--only", variant]
+            done = subprocess.run(
+                command, stdout=subprocess.PIPE, text=True, check=True
+            )
+            found[variant].append(json.loads(done.stdout.splitlines()[-1]))
+    medians = {
+        variant: {name: median(one[name] for one in ones) for name in ones[0]}
+        for variant, ones in found.items()
     }
-    for step in steps.values():
-        step()
-    times: dict[str, list[float]] = {name: [] for name in steps}
-    peaks = []
-    for _ in range(arguments.steps):
-        for name, step in steps.items():
-            times[name].append(step())
-        peaks.append(matrix_peak(0.3))
-    peak = statistics.median(peaks)
-    tokens = arguments.rows * arguments.time
-    flops = config.flops_per_id(arguments.time) * tokens
-    precision = "bf16" if has_bfloat16() else "fp32"
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    print(
-        f"{arguments.preset}: {config.parameters / 1e6:.1f}M parameters, rows of "
-        f"{arguments.time} ids, {arguments.rows} a step; {precision} matrix product "
-        f"{peak / 1e9:.0f} GFLOP/s"
-    )
-    print("| | tokens/s | GFLOP/s | of the peak | bar |")
-    print("|---|---:|---:|---:|---|")
-    for name, seconds in medians.items():
-        bar = "≥ 45 %" if name == "cm3leon" else ""
-        print(
-            f"| {name} | {tokens / seconds:.0f} | {flops / seconds / 1e9:.0f} "
-            f"| {flops / seconds / peak:.1%} | {bar} |"
-        )
-    ratio = medians["transformers OPT"] / medians["cm3leon"]
-    print(f"ours is {ratio:.2f} times as fast (bar 1.2)")
+    report(medians, arguments)
 
 
 if __name__ == "__main__":
