@@ -34,16 +34,11 @@ from typing import Any
 
 import psutil
 import torch
+import transformers
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
-from transformers import (
-    OPTConfig,
-    OPTForCausalLM,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
 
 from cm3leon.data.stream import Batch
+from cm3leon.model.opt import settings_to_opt
 from cm3leon.model.presets import preset
 from cm3leon.model.transformer import Transformer, TransformerConfig
 from cm3leon.planning.memory import MODES, Checkpointing, Job, Precision, memory
@@ -56,19 +51,21 @@ from cm3leon.training.metrics import peak_memory
 from cm3leon.training.optimizer import Optimizer, OptimizerConfig
 
 PEER = "transformers OPT"
-SIZES = {"tiny": (4, 64, 2), "shipped": (48, 88, 6), "350m": (1, 1024, 3)}
+SIZES = {
+    "tiny": {"rows": 4, "time": 64, "steps": 2},
+    "shipped": {"rows": 48, "time": 88, "steps": 6},
+    "350m": {"rows": 1, "time": 1024, "steps": 3},
+}
 FASTER, SHARE = 1.3, 0.55  # bars: times the peer, of the peak
 ADAMW = OptimizerConfig(learning_rate=1e-4)
 
-for _pass in ("", "_backward"):  # torch counts the fused kernel on GPUs only
-    _fused = "_scaled_dot_product_flash_attention"
-    _on_cpu, _on_gpu = (
-        getattr(torch.ops.aten, f"{_fused}{place}{_pass}") for place in ("_for_cpu", "")
-    )
-    flop_registry[_on_cpu] = flop_registry[_on_gpu]
+FUSED = "_scaled_dot_product_flash_attention"
+for _pass in ("", "_backward"):  # torch counts it on GPUs only
+    _on_cpu = getattr(torch.ops.aten, f"{FUSED}_for_cpu{_pass}")
+    flop_registry[_on_cpu] = flop_registry[getattr(torch.ops.aten, FUSED + _pass)]
 
 
-class Clock(TrainerCallback):
+class Clock(transformers.TrainerCallback):
     """FLOPs of the first step, seconds of the others, the peak after each."""
 
     def __init__(self) -> None:
@@ -97,24 +94,11 @@ def train_peer(
     config: TransformerConfig, ids: torch.Tensor, steps: int, clock: Clock
 ) -> None:
     """The same function in transformers, under its own loop."""
-    model = OPTForCausalLM(
-        OPTConfig(
-            vocab_size=config.vocabulary_size,
-            hidden_size=config.width,
-            num_hidden_layers=config.layers,
-            ffn_dim=4 * config.width,
-            num_attention_heads=config.heads,
-            max_position_embeddings=config.context,
-            word_embed_proj_dim=config.width,
-            dropout=0.0,
-            attention_dropout=0.0,
-            enable_bias=False,
-            layer_norm_elementwise_affine=False,
-        )
-    )
+    settings = transformers.OPTConfig(**settings_to_opt(config, pad=1, eos=2))
+    model = transformers.OPTForCausalLM(settings)
     (optimizer,) = Optimizer(model, ADAMW, steps).parts
     with TemporaryDirectory() as folder:
-        arguments = TrainingArguments(
+        arguments = transformers.TrainingArguments(
             output_dir=folder,
             use_cpu=True,
             bf16=has_bfloat16(),
@@ -124,19 +108,16 @@ def train_peer(
             lr_scheduler_type="constant",
             dataloader_pin_memory=False,
             save_strategy="no",
-            eval_strategy="no",
             logging_strategy="no",
             report_to="none",
             disable_tqdm=True,
         )
         rows = [{"input_ids": row, "labels": row} for row in ids[:, :-1]]
-        Trainer(
-            model,
-            arguments,
-            train_dataset=rows * steps,
-            optimizers=(optimizer, None),
-            callbacks=[clock],
-        ).train()
+        trainer = transformers.Trainer(
+            model, arguments, train_dataset=rows * steps, optimizers=(optimizer, None)
+        )
+        trainer.add_callback(clock)
+        trainer.train()
 
 
 def train_ours(
@@ -150,15 +131,9 @@ def train_ours(
     model = Transformer(config)
     change_blocks(model, mode)
     rows, length = len(ids), ids.shape[1] - 1
-    batch = Batch(
-        ids=ids[:, :-1],
-        positions=torch.arange(length).expand(rows, -1),
-        targets=ids[:, 1:],
-        weights=torch.ones(rows, length),
-        neighbours=torch.zeros(rows, dtype=torch.long),
-        spans=0.0,
-        hidden_captions=0.0,
-    )
+    places = torch.arange(length).expand(rows, -1)
+    weights, neighbours = torch.ones(rows, length), torch.zeros(rows, dtype=torch.long)
+    batch = Batch(ids[:, :-1], places, ids[:, 1:], weights, neighbours, 0.0, 0.0)
     optimizer = Optimizer(model, ADAMW, steps)
     vocabulary = Vocabulary.own(256, 128)  # the loss is told by its ranges, no more
     run = Run(model, optimizer, repeat(batch), vocabulary, LoopConfig())
@@ -180,12 +155,9 @@ def measure(variant: str, arguments: argparse.Namespace) -> dict[str, float]:
     else:
         train_ours(config, ids, arguments.steps + 1, clock, variant)
     most = peak_memory(CPU)
-    seconds, peak = median(clock.seconds), median(clock.peaks)
-    own = config.flops_per_id(arguments.time) * arguments.rows * arguments.time
     return {
-        "seconds": seconds,
-        "peak": peak,
-        "share": own / seconds / peak,
+        "seconds": median(clock.seconds),
+        "peak": median(clock.peaks),
         "memory": most,
         "training": most - before,
         "flops": clock.flops,
@@ -214,7 +186,7 @@ def report(
         bars = f"≥ {SHARE:.0%}, ≥ {FASTER}" if variant == "off" else ""
         print(
             f"| {name} | {tokens / seconds:.0f} | {own / seconds / 1e9:.0f} "
-            f"| {found['share']:.1%} | {found['memory'] / 1e9:.2f} "
+            f"| {own / seconds / found['peak']:.1%} | {found['memory'] / 1e9:.2f} "
             f"| {medians[PEER]['seconds'] / seconds:.2f} | {bars} |"
         )
     shape = replace(config, context=length)  # the plan's rows are as long as that
@@ -240,15 +212,12 @@ def main() -> None:
     """Measure each variant in its own process, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--preset", choices=list(SIZES), default="shipped")
-    parser.add_argument("--rows", type=int)
-    parser.add_argument("--time", type=int)
-    parser.add_argument("--steps", type=int)
+    for name in ("rows", "time", "steps"):
+        parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--only", choices=[PEER, *MODES], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    for name, usual in zip(
-        ("rows", "time", "steps"), SIZES[arguments.preset], strict=True
-    ):
+    for name, usual in SIZES[arguments.preset].items():
         setattr(arguments, name, getattr(arguments, name) or usual)
     if arguments.only:
         print(json.dumps(measure(arguments.only, arguments)))
@@ -260,10 +229,8 @@ def main() -> None:
     for _ in range(arguments.rounds):
         for variant in variants:
             command = [sys.executable, *sys.argv, "--only", variant]
-            done = subprocess.run(
-                command, stdout=subprocess.PIPE, text=True, check=True
-            )
-            found[variant].append(json.loads(done.stdout.splitlines()[-1]))
+            said = subprocess.check_output(command, text=True)
+            found[variant].append(json.loads(said.splitlines()[-1]))
     medians = {
         variant: {name: median(one[name] for one in ones) for name in ones[0]}
         for variant, ones in found.items()
