@@ -39,7 +39,7 @@ def ways(options: GenerationOptions) -> dict[str, GenerationOptions]:
         f"temperature {t:g}": replace(plain, temperature=t) for t in (0.5, 0.7, 1.0)
     }
     found["top-p 0.9"] = replace(options, guidance_scale=1.0, top_p=0.9)
-    for scale in (2.0, 3.0, 4.0, 5.0, 7.0):
+    for scale in (1.5, 2.0, 3.0, 5.0, 7.0):
         found[f"guidance {scale:g}"] = replace(options, guidance_scale=scale)
     found["CD-K"] = strategies(options)[1]
     return found

@@ -81,6 +81,26 @@ def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(
         assert_close(together.read(ids), apart.read(ids), rtol=1e-4, atol=1e-4)
 
 
+def test_short_lanes_are_not_padded_to_long_ones(model):
+    random = torch.Generator().manual_seed(0)
+
+    def lane(length):
+        ids = tuple(torch.randint(4, 300, (length,), generator=random).tolist())
+        return Lane(ids, tuple(range(length)), length + 3)
+
+    requests = [(lane(long), lane(short)) for long, short in ((40, 3), (33, 5))]
+    head = torch.arange(280, 344)
+    read = []
+    whole = model.memorise
+    model.memorise = lambda ids, *more: (read.append(ids.shape), whole(ids, *more))
+    together = joined(model, requests, 3, head)
+    del model.memorise
+    assert read == [(2, 39), (2, 4)]
+    apart = joined(model, [[lane] for request in requests for lane in request], 3, head)
+    for ids in (apart.last, torch.arange(4) + 290, torch.arange(4) + 300):
+        assert_close(together.read(ids), apart.read(ids), rtol=1e-4, atol=1e-4)
+
+
 def test_a_request_with_nothing_in_common_may_stand_beside_long_prefixes(
     model, monkeypatch
 ):

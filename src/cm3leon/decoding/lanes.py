@@ -153,7 +153,15 @@ class Lanes:
         rests = [
             len(lane.ids) - 1 - start for lane, start in zip(lanes, starts, strict=True)
         ]
-        self._memorise(lanes, starts, rests, cache)
+        kinds = [rests[kind::each] for kind in range(each)]
+        if max(map(max, kinds)) - min(map(max, kinds)) < WORTH_SHARING:
+            self._memorise(lanes, starts, rests, cache)
+        else:  # those without neighbours are not padded to those with
+            for kind in range(each):
+                rows = slice(kind, None, each)
+                part = cache.part(rows)
+                part.prefix = cache.prefix
+                self._memorise(lanes[rows], starts[rows], rests[rows], part)
 
         def added(old: Tensor, new: Sequence[int]) -> Tensor:
             return torch.cat([old, torch.tensor(new, device=old.device)])

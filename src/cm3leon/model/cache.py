@@ -146,7 +146,7 @@ class KVCache:
         self.measure()
 
     def part(self, rows: slice) -> "KVCache":
-        """Adjacent lanes in the same memory, without their prefix.
+        """Some lanes in the same memory, without their prefix.
 
         What they read from now on is unknown to other parts made before.
         """
@@ -221,7 +221,7 @@ class KVCache:
             v.bfloat16(),
             self.keys[layer],
             self.values[layer],
-            self.lengths,
+            self.lengths.contiguous(),
             *prefix,
         )
         return found.transpose(1, 2).to(v.dtype)
