@@ -4,9 +4,9 @@ python benchmarks/own_pictures.py [--model FOLDER] [--seeds 8] [--sheet PNG]
 
 Draws the pictures of a "zorbit" (a purple thing with yellow eyes), puts them into a
 bank by `cm3leon memory add`, and draws "a zorbit" with the bank that ships and with
-this one, the latter also with guidance away from the neighbours, `unconditional =
-"alone"`. Said of each: the share of purple pixels, and the pictures with a tenth of
-them or more.
+this one, the latter also with the neighbours in both lanes, where guidance does not
+strengthen them. Said of each: the share of purple pixels, and the pictures with a tenth
+of them or more.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def main() -> None:
         runs: dict[str, tuple[Any, dict[str, Any]]] = {
             "the bank that ships": (shipped, {}),
             "own pictures": (own, {}),
-            "own pictures, alone": (own, {"unconditional": "alone"}),
+            "own pictures, in both lanes": (own, {"unconditional": "mask"}),
         }
         cells = [
             (f"neighbour: {one.document.text}", Image.open(pictures / one.document.key))

@@ -45,9 +45,20 @@ def test_colours_follow_the_words(engine):
 
 
 @pytest.mark.parametrize("neighbours", [0, 2])
-def test_a_request_is_the_same_alone_and_in_a_batch(engine, neighbours):
+@pytest.mark.parametrize(
+    ("loaded", "temperature"),
+    [
+        ({"precision": "fp32"}, 0.0),  # a rounding may move a drawn code, not the best
+        pytest.param({"compiled": True}, 1.0, marks=pytest.mark.slow),
+    ],
+    ids=["fp32", "kernels"],
+)
+def test_a_request_is_the_same_alone_and_in_a_batch(neighbours, loaded, temperature):
+    engine = load(**loaded)
+    if "compiled" in loaded and engine.model.kernels is None:
+        pytest.skip("no AVX-512, compiler or ninja here")
     words = ["a red apple", "an evergreen tree with snow on it, flat emoji", "a star"]
-    options = GenerationOptions(seed=0, neighbours=neighbours)
+    options = GenerationOptions(seed=0, neighbours=neighbours, temperature=temperature)
     seeds = [5, 6, 7]
     documents = [Document(Text(text)) for text in words]
     together = engine.extend(documents, options, seeds=seeds)
