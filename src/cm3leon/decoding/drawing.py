@@ -130,10 +130,8 @@ class Drawing:
     def leave(self, requests: Collection[Request]) -> None:
         """Give up some of them, and their places free."""
         gone = [self.requests.index(request) for request in requests]
-        self._lanes.leave(gone)
-        for place in sorted(gone, reverse=True):
-            self.requests[place] = self.requests[-1]
-            del self.requests[-1]
+        stay = self._lanes.leave(gone)
+        self.requests = [self.requests[place] for place in stay]
         self._group()
 
     @torch.inference_mode()

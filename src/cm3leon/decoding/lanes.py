@@ -171,37 +171,34 @@ class Lanes:
         self.last = added(self.last, [lane.ids[-1] for lane in lanes])
         self._become(count)
 
-    def leave(self, gone: Collection[int]) -> None:
-        """Free the places of some requests, the last ones first.
+    def leave(self, gone: Collection[int]) -> list[int]:
+        """Free the places of some requests.
 
-        The last request that stays takes the place of one that goes, like this:
+        The last that stays takes the place of one that goes, so there are no gaps.
 
-        >>> requests = list("abcd")
-        >>> for place in sorted([0, 2], reverse=True):
-        ...     requests[place] = requests[-1]
-        ...     del requests[-1]
-        >>> requests
-        ['d', 'b']
+        Returns:
+            Where those that stay have been, in the order they are in now.
         """
-        each, count = self._room.lanes, self.count
-        rows = list(range(count * each))
+        each = self._room.lanes
+        stay = list(range(self.count))
         for place in sorted(gone, reverse=True):
-            count -= 1
-            here, last = (slice(i * each, (i + 1) * each) for i in (place, count))
-            if place < count:
+            last = len(stay) - 1
+            if place < last:
                 for lane in range(each):
-                    self._own.copy(count * each + lane, place * each + lane)
+                    self._own.copy(last * each + lane, place * each + lane)
                 if self._prefixes:
-                    self._prefixes.copy(count, place)
-            rows[here] = rows[last]
-            del rows[last]
-        self._own.lengths[count * each :] = 0
+                    self._prefixes.copy(last, place)
+            stay[place] = stay[last]
+            del stay[last]
+        rows = [place * each + lane for place in stay for lane in range(each)]
+        self._own.lengths[len(rows) :] = 0
         if self._prefixes:
-            self._prefixes.lengths[count:] = 0
+            self._prefixes.lengths[len(stay) :] = 0
         self._place, self._after, self.last = (
             tensor[rows] for tensor in (self._place, self._after, self.last)
         )
-        self._become(count)
+        self._become(len(stay))
+        return stay
 
     def _become(self, count: int) -> None:
         """Be the first `count` requests."""

@@ -190,7 +190,8 @@ class Scheduler:
             drawing.join([job._request for job in jobs])
         for drawing in drawings:
             gone = [one for one in drawing.requests if self._going[one].done]
-            drawing.leave(gone)
+            if gone:
+                drawing.leave(gone)
             for request in gone:
                 self._going.pop(request)._events.put(None)
             if drawing.requests:
