@@ -48,7 +48,9 @@ def _load(what: str) -> tuple[Any, type]:
 
 def _run(what: str, words: tuple[str, ...]) -> None:
     from cm3leon.config import load_settings
+    from cm3leon.training.allocation import keep_freed_memory
 
+    keep_freed_memory()
     file = None
     if words and "=" not in words[0]:
         file, words = Path(words[0]), words[1:]
