@@ -51,6 +51,13 @@ def test_json_has_the_same_as_numbers(call):
     assert full["fits"] is True
 
 
+def test_versions_count_in_the_shards_and_not_in_the_bank(call):
+    words = (CONFIG, "--gpus=512", "--documents", 1000, "--json")
+    one, seven = (json.loads(call(*words, "--versions", count)[1]) for count in (1, 7))
+    assert seven["shards"] - one["shards"] == 1000 * 6 * 4 * (1024 + 1)
+    assert seven["memory_bank"] == one["memory_bank"]
+
+
 def test_words_change_the_config_and_other_gpus_are_told_their_batches(call):
     _, out, _ = call(CONFIG, "stream.rows=128", "--gpus", 64)
     assert "2,097,152 = 64 GPUs x accumulate 4 x rows 2 x context 4096" in out

@@ -19,6 +19,7 @@ def plan(
     checkpointing: Literal["off", "selective", "full"] | None = None,
     documents: int = 340_000_000,
     codes: int = 1024,
+    versions: int = 1,
     fit: Annotated[
         list[Path] | None, Parameter(consume_multiple=True, negative="")
     ] = None,
@@ -58,6 +59,9 @@ def plan(
         Captioned pictures in the shards and the memory bank; by default the paper's.
     codes
         Codes of each picture.
+    versions
+        How often each picture lies in the shards: as it is, mirrored (unless they are
+        made with --no-mirror), and as often as data shards --versions adds.
     fit
         Folders of finished runs; of those that no cheaper one beats, the ends count.
     loss
@@ -105,7 +109,7 @@ def plan(
         optimizer=settings.optimizer.kind,
     )
     made = Plan(job=job, cluster=cluster, mfu=mfu)
-    corpus = Corpus(documents=documents, codes=codes)
+    corpus = Corpus(documents=documents, codes=codes, versions=versions)
     bank, index = corpus.bank()
     if json:
         disk = {"shards": corpus.shards, "memory_bank": bank, "index": index}
