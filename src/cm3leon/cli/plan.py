@@ -63,7 +63,8 @@ def plan(
         How often each picture lies in the shards: as it is, mirrored (unless they are
         made with --no-mirror), and as often as data shards --versions adds.
     fit
-        Folders of finished runs; of those that no cheaper one beats, the ends count.
+        Folders of runs; the ends of those count that made all their steps, began from
+        no other model's weights, and are beaten by no cheaper one.
     loss
         Which loss of `metrics.jsonl`.
     plot
@@ -176,19 +177,29 @@ def _fit(runs: list[Path], loss: str, picture: Path, json: bool) -> None:
 
     from cm3leon.planning import scaling_law
 
-    found = [point for run in runs if (point := scaling_law.read_point(run, loss))]
+    found: list[scaling_law.Point] = []
+    left_out: dict[str, str] = {}
+    for run in runs:
+        match scaling_law.read_point(run, loss):
+            case str(reason):
+                left_out[str(run)] = reason
+            case point:
+                found.append(point)
+    if left_out and not json:
+        reasons = (f"{run} ({reason})" for run, reason in left_out.items())
+        print("left out:", ", ".join(reasons))
     points = scaling_law.frontier(found)
     law = scaling_law.fit(points)
     if json:
-        used = [asdict(point) for point in points]
-        print(json_module.dumps(asdict(law) | {"points": used}, indent=1))
+        used = {"points": [asdict(point) for point in points], "left_out": left_out}
+        print(json_module.dumps(asdict(law) | used, indent=1))
     else:
         for point in points:
             print(f"{point.run}: {point.flops:.3e} FLOPs, {point.loss:.4f} nats")
         print(
             f"L(C) = {law.floor:.4g} + {law.scale:.4g} C^-{law.exponent:.4g}, off by "
-            f"{law.error:.4f}; {len(runs) - len(found)} of {len(runs)} folders have no "
-            f"{loss}, {len(found) - len(points)} runs are beaten by a cheaper one"
+            f"{law.error:.4f}; {len(found) - len(points)} of {len(found)} runs are "
+            "beaten by a cheaper one"
         )
     scaling_law.plot(points, law, loss, picture)
     if not json:
