@@ -84,6 +84,31 @@ def tokenizers(tmp_path, text_tokenizer):
     return folder
 
 
+@pytest.fixture(scope="session")
+def noise_pictures():
+    """Makes a folder of pictures of noise, one of them cut short, with their rows."""
+    import json
+
+    import numpy as np
+    from PIL import Image
+
+    def make(folder, rows, *, cut, side=16):
+        folder.mkdir()
+        random = np.random.default_rng(0)
+        lines = []
+        for number, row in enumerate(rows):
+            path = folder / f"{number}.png"
+            pixels = random.integers(0, 256, (side, side, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+            lines.append(json.dumps({"file_name": path.name} | row) + "\n")
+        short = folder / f"{cut}.png"
+        short.write_bytes(short.read_bytes()[:100])
+        (folder / "metadata.jsonl").write_text("".join(lines))
+        return folder
+
+    return make
+
+
 PUBLIC_CODES = 64  # image codes of the public models below
 
 

@@ -1,11 +1,9 @@
 """Ray's workers and this process give the same, byte for byte."""
 
-import json
 import logging
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from cm3leon.cli import main as cli
 from cm3leon.errors import DataError
@@ -49,20 +47,10 @@ def one_thread():
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path, noise_pictures):
     """Eleven pictures, one of them cut short."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    lines = []
-    for number in range(11):
-        pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        lines.append({"file_name": f"{number}.png", "text": f"square {number}"})
-    cut = folder / "5.png"
-    cut.write_bytes(cut.read_bytes()[:100])
-    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    return folder
+    rows = [{"text": f"square {number}"} for number in range(11)]
+    return noise_pictures(tmp_path / "pictures", rows, cut=5)
 
 
 def equal(one, other):

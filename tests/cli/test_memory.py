@@ -27,22 +27,18 @@ def encoder(tmp_path_factory, text_tokenizer):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def pictures(tmp_path_factory, noise_pictures):
     """Twelve pictures with captions, and whose they are; one is cut short."""
+    rows = [
+        {
+            "text": f"{CAPTIONS[number % 5]} {number}",
+            "author": f"painter {number % 3}",
+            "licence": "CC0",
+        }
+        for number in range(12)
+    ]
     folder = tmp_path_factory.mktemp("collections") / "pictures"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    lines = []
-    for number in range(12):
-        pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        about = {"author": f"painter {number % 3}", "licence": "CC0"}
-        text = f"{CAPTIONS[number % 5]} {number}"
-        lines.append(json.dumps({"file_name": f"{number}.png", "text": text} | about))
-    cut = folder / "11.png"
-    cut.write_bytes(cut.read_bytes()[:100])
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    return folder
+    return noise_pictures(folder, rows, cut=11)
 
 
 @pytest.fixture

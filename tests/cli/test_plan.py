@@ -51,6 +51,13 @@ def test_json_has_the_same_as_numbers(call):
     assert full["fits"] is True
 
 
+def test_versions_count_in_the_shards_and_not_in_the_bank(call):
+    words = (CONFIG, "--gpus=512", "--documents", 1000, "--json")
+    one, seven = (json.loads(call(*words, "--versions", count)[1]) for count in (1, 7))
+    assert seven["shards"] - one["shards"] == 1000 * 6 * 4 * (1024 + 1)
+    assert seven["memory_bank"] == one["memory_bank"]
+
+
 def test_words_change_the_config_and_other_gpus_are_told_their_batches(call):
     _, out, _ = call(CONFIG, "stream.rows=128", "--gpus", 64)
     assert "2,097,152 = 64 GPUs x accumulate 4 x rows 2 x context 4096" in out
@@ -87,19 +94,24 @@ def test_an_error_is_one_line_and_code_1(call, words, line):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Five runs of a law, one that wasted its compute, and what is none."""
+    """Five runs of a law, one that wasted its compute, and three that do not count."""
     law = scaling_law.ScalingLaw(floor=2.5, scale=3e4, exponent=0.3, error=0.0)
     for number in range(5):
         flops = 10.0 ** (14 + number)
         record = {"step": 1, "flops": flops, "validation/image": law.loss(flops)}
         write(tmp_path / f"run-{number}", record)
     write(tmp_path / "waste", {"step": 1, "flops": 1e19, "validation/image": 4.0})
+    better = {"flops": 1e15, "validation/image": 2.6}
+    write(tmp_path / "onward", {"step": 1} | better, start="runs/run-4/model")
+    write(tmp_path / "stopped", {"step": 1} | better, steps=2000)
     (tmp_path / "tokenizers").mkdir()
     return sorted(tmp_path.iterdir())
 
 
-def write(run, record):
+def write(run, record, steps=1, start="none"):
     run.mkdir()
+    settings = f'[loop]\nsteps = {steps}\n[model]\nstart = "{start}"\n'
+    (run / "settings.toml").write_text(settings)
     (run / "metrics.jsonl").write_text(json.dumps(record) + "\n")
 
 
@@ -111,7 +123,13 @@ def test_the_law_of_finished_runs_is_printed_and_drawn(call, runs, monkeypatch):
     assert "run-4: 1.000e+18 FLOPs" in out
     assert "L(C) = 2.5 + " in out
     assert "C^-0.3," in out
-    assert "1 of 7 folders have no validation/image, 1 runs are beaten" in out
+    root = runs[0].parent
+    assert out.partition("\n")[0] == (
+        f"left out: {root / 'onward'} (began from runs/run-4/model), "
+        f"{root / 'stopped'} (at step 1 of 2,000), "
+        f"{root / 'tokenizers'} (no validation/image)"
+    )
+    assert "1 of 6 runs are beaten by a cheaper one" in out
     assert out.endswith("law.png\n")
     [(points, _, label, path)] = drawn
     assert (len(points), label, path) == (5, "validation/image", Path("law.png"))
@@ -120,3 +138,4 @@ def test_the_law_of_finished_runs_is_printed_and_drawn(call, runs, monkeypatch):
     found = json.loads(out)
     assert found["exponent"] == pytest.approx(0.3, rel=0.01)
     assert [point["run"] for point in found["points"]] == [f"run-{n}" for n in range(5)]
+    assert found["left_out"][str(root / "stopped")] == "at step 1 of 2,000"

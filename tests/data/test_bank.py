@@ -1,9 +1,5 @@
-import json
-
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from cm3leon.data.bank import bank_config, fill
 from cm3leon.data.pictures import Pictures
@@ -17,19 +13,10 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def parts(tmp_path, tokenizers):
+def parts(tmp_path, tokenizers, noise_pictures):
     """Nine pictures of which the first is cut short, and what encodes them."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    lines = []
-    for number in range(9):
-        pixels = random.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{number}.png")
-        lines.append({"file_name": f"{number}.png", "text": f"square {number}"})
-    cut = folder / "0.png"
-    cut.write_bytes(cut.read_bytes()[:100])
-    (folder / "metadata.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    rows = [{"text": f"square {number}"} for number in range(9)]
+    folder = noise_pictures(tmp_path / "pictures", rows, cut=0)
     torch.manual_seed(3)
     encoder = untrained(PRESETS["tiny"], tokenizers / "text_tokenizer.json")
     images = ImageTokenizer.load(tokenizers / "image_tokenizer")

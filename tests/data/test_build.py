@@ -1,4 +1,3 @@
-import json
 import pickle
 
 import numpy as np
@@ -15,21 +14,10 @@ CAPTIONS = ["a red square", "an arrow to the left", "a blue square", "a green sq
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def pictures(tmp_path, noise_pictures):
     """A folder of ten pictures of which one is cut short."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    lines = []
-    for number in range(10):
-        pixels = random.integers(0, 256, (20, 20, 3), dtype=np.uint8)
-        path = folder / f"{number}.png"
-        Image.fromarray(pixels).save(path)
-        text = CAPTIONS[number % 4]
-        lines.append(json.dumps({"file_name": path.name, "text": text}))
-    cut = folder / "7.png"
-    cut.write_bytes(cut.read_bytes()[:200])
-    (folder / "metadata.jsonl").write_text("\n".join(lines) + "\n")
+    rows = [{"text": CAPTIONS[number % 4]} for number in range(10)]
+    folder = noise_pictures(tmp_path / "pictures", rows, cut=7, side=20)
     return Pictures.open(folder, cache=tmp_path / "cache")
 
 

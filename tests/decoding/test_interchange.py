@@ -55,6 +55,16 @@ def transformers():
     return pytest.importorskip("transformers")
 
 
+@pytest.fixture(scope="module")
+def in_parts(transformers, exported, tmp_path_factory):
+    """What transformers saves after training: several files and their index."""
+    folder = tmp_path_factory.mktemp("trained") / "tiny"
+    theirs = transformers.OPTForCausalLM.from_pretrained(exported)
+    theirs.save_pretrained(folder, max_shard_size="60KB")
+    assert len(list(folder.glob("model-*.safetensors"))) > 1
+    return folder
+
+
 def contents(folder):
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
@@ -98,19 +108,32 @@ def test_transformers_computes_the_same(transformers, model_folder, exported):
     assert_close(ours(ids, positions), found[1], atol=1e-4, rtol=0)
 
 
-def test_what_transformers_saves_is_read(
-    transformers, model_folder, exported, tmp_path
-):
-    theirs = transformers.OPTForCausalLM.from_pretrained(exported)
-    theirs.save_pretrained(tmp_path / "trained", max_shard_size="60KB")
-    assert len(list((tmp_path / "trained").glob("model-*.safetensors"))) > 1
-    back = import_transformers(
-        tmp_path / "trained", tmp_path / "back", like=model_folder
-    )
+def test_what_transformers_saves_is_read(model_folder, in_parts, tmp_path):
+    back = import_transformers(in_parts, tmp_path / "back", like=model_folder)
     read, kept = load(back), load(model_folder)
     assert read.position_slot == SLOT
     for name, tensor in kept.model.state_dict().items():
         assert torch.equal(read.model.state_dict()[name], tensor)
+
+
+def test_a_missing_file_of_weights_is_named(model_folder, in_parts, tmp_path):
+    part = changed(in_parts, tmp_path / "part", "config.json", {})
+    gone = max(part.glob("model-*.safetensors"))
+    gone.unlink()
+    with pytest.raises(CheckpointError, match=f"lacks {gone.name}, one of the") as said:
+        import_transformers(part, tmp_path / "back", like=model_folder)
+    assert "\n" not in str(said.value)
+    assert not (tmp_path / "back").exists()
+
+
+def test_weights_as_transformers_once_saved_them_are_read(exported, tmp_path):
+    old = changed(exported, tmp_path / "old", "config.json", {})
+    tensors = load_file(old / "model.safetensors")
+    tensors["lm_head.weight"] = tensors["model.decoder.embed_tokens.weight"]
+    torch.save(tensors, old / "pytorch_model.bin")
+    (old / "model.safetensors").unlink()
+    back = import_transformers(old, tmp_path / "back")
+    same_tensors(back, import_transformers(exported, tmp_path / "new"))
 
 
 @pytest.mark.parametrize(
@@ -303,7 +326,7 @@ def test_a_vocabulary_of_another_model_is_refused(exported, tmp_path):
     ("file", "error", "message"),
     [
         ("config.json", CheckpointError, "has no config.json"),
-        ("model.safetensors", CheckpointError, "model.safetensors holds no weights"),
+        ("model.safetensors", CheckpointError, "model.safetensors is missing"),
         ("vocabulary.json", DataError, "vocabulary.json is no vocabulary"),
         ("text_tokenizer.json", DataError, "text_tokenizer.json is no text tokenizer"),
         ("image_tokenizer", CheckpointError, "holds no image tokenizer"),

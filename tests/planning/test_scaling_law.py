@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from cm3leon.config import dump_settings
+from cm3leon.data.stream import StreamConfig
 from cm3leon.errors import DataError
 from cm3leon.planning.scaling_law import (
     Point,
@@ -12,7 +14,9 @@ from cm3leon.planning.scaling_law import (
     plot,
     read_point,
 )
+from cm3leon.training.loop import LoopConfig
 from cm3leon.training.metrics import metrics
+from cm3leon.training.pretrain import ModelConfig, Pretrain
 
 LOSS = "validation/image"
 
@@ -68,8 +72,17 @@ def test_what_is_no_power_law_is_refused():
         fit(made)
 
 
-def write(run, *records):
+def write(run, *records, **changes):
+    """A run of 40 steps by its settings."""
     run.mkdir()
+    settings = Pretrain(
+        run=str(run),
+        tokenizers="tokenizers",
+        stream=StreamConfig(shards="shards"),
+        model=ModelConfig(**changes),
+        loop=LoopConfig(steps=40),
+    )
+    (run / "settings.toml").write_text(dump_settings(settings))
     text = "".join(json.dumps(record) + "\n" for record in records)
     (run / "metrics.jsonl").write_text(text)
     return run
@@ -80,15 +93,16 @@ def test_a_point_is_the_sum_of_flops_and_the_last_finite_loss(tmp_path):
         tmp_path / "a",
         {"step": 10, "flops": 1e9, LOSS: 5.0},
         {"step": 20, "flops": 1e9, LOSS: 4.0},
-        {"step": 30, "flops": 1e9, LOSS: float("nan")},
+        {"step": 40, "flops": 1e9, LOSS: float("nan")},
     )
     assert read_point(run, LOSS) == Point(run="a", flops=3e9, loss=4.0)
 
 
 def test_what_a_training_writes_is_read(tmp_path):
-    with metrics(tmp_path / "a", steps=20, done=0) as numbers:
-        for step in (10, 20):
-            numbers.report(step, {"flops": 1e9, LOSS: 60.0 - step}, "")
+    write(tmp_path / "a")
+    with metrics(tmp_path / "a", steps=40, done=0) as numbers:
+        for step in (20, 40):
+            numbers.report(step, {"flops": 1e9, LOSS: 80.0 - step}, "")
     assert read_point(tmp_path / "a", LOSS) == Point(run="a", flops=2e9, loss=40.0)
 
 
@@ -99,9 +113,30 @@ def test_steps_made_twice_after_a_kill_count_once(tmp_path):
     assert found == Point(run="a", flops=4e9, loss=50.0)
 
 
-def test_folders_without_such_a_loss_are_none(tmp_path):
-    assert read_point(tmp_path, LOSS) is None
-    assert read_point(write(tmp_path / "a", {"step": 1, "flops": 1.0}), LOSS) is None
+def test_folders_without_such_a_loss_do_not_count(tmp_path):
+    assert read_point(tmp_path, LOSS) == f"no {LOSS}"
+    run = write(tmp_path / "a", {"step": 40, "flops": 1.0})
+    assert read_point(run, LOSS) == f"no {LOSS}"
+
+
+def test_runs_that_are_not_at_their_last_step_do_not_count(tmp_path):
+    run = write(tmp_path / "a", {"step": 39, "flops": 1e9, LOSS: 4.0})
+    assert read_point(run, LOSS) == "at step 39 of 40"
+
+
+def test_runs_on_the_weights_of_another_do_not_count(tmp_path):
+    record = {"step": 40, "flops": 1e9, LOSS: 4.0}
+    run = write(tmp_path / "a", record, start="runs/b/model")
+    assert read_point(run, LOSS) == "began from runs/b/model"
+
+
+@pytest.mark.parametrize("content", [None, "steps = 40\n", "loop = 40\n", "loop ="])
+def test_runs_of_which_no_settings_are_known_do_not_count(tmp_path, content):
+    run = write(tmp_path / "a", {"step": 40, "flops": 1e9, LOSS: 4.0})
+    (run / "settings.toml").unlink()
+    if content:
+        (run / "settings.toml").write_text(content)
+    assert read_point(run, LOSS) == "no settings.toml of a pretraining"
 
 
 def test_a_broken_line_is_named(tmp_path):

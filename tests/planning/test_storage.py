@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
-from cm3leon.data.shards import Alphabets, Record, TokenSegment, write_shards
+from cm3leon.data.build import build_shards
+from cm3leon.data.pictures import Pictures
+from cm3leon.data.shards import Alphabets, Record, Shards, TokenSegment, write_shards
 from cm3leon.decoding.folder import located
 from cm3leon.errors import ConfigError
 from cm3leon.planning.storage import Corpus, index_bytes
@@ -26,6 +28,26 @@ def test_shards_take_what_they_take(tmp_path, codes, neighbours):
     )
     assert list(write_shards(tmp_path, records, alphabets)) == [corpus.documents]
     size = sum(path.stat().st_size for path in tmp_path.glob("*.arrow"))
+    assert corpus.shards == pytest.approx(size, rel=0.1)
+
+
+def test_shards_with_mirrored_and_moved_versions_take_what_they_take(
+    tmp_path, tokenizers, noise_pictures
+):
+    rows = [{"text": f"square {number}"} for number in range(65)]
+    folder = noise_pictures(tmp_path / "pictures", rows, cut=0)
+    pictures = Pictures.open(folder, cache=tmp_path / "cache")
+    build_shards(pictures, tmp_path / "shards", tokenizers, versions=10)
+    shards = Shards(tmp_path / "shards")
+    text, image = shards[0].segments
+    corpus = Corpus(
+        documents=len(shards),
+        codes=len(image.alternatives[0]),
+        versions=12,
+        text_ids=len(text.alternatives[0]),
+        neighbours=0,
+    )
+    size = sum(path.stat().st_size for path in (tmp_path / "shards").glob("*.arrow"))
     assert corpus.shards == pytest.approx(size, rel=0.1)
 
 
@@ -59,6 +81,7 @@ def test_the_papers_corpus_needs_a_quantised_index_and_terabytes():
     assert 1e12 < corpus.bank()[0] < corpus.shards < 1e13
 
 
-def test_no_documents_are_refused():
-    with pytest.raises(ConfigError, match="documents is 0, below 1"):
-        Corpus(documents=0)
+@pytest.mark.parametrize("name", ["documents", "codes", "versions"])
+def test_none_of_what_must_be_there_is_refused(name):
+    with pytest.raises(ConfigError, match=f"{name} is 0, below 1"):
+        Corpus(**{name: 0})

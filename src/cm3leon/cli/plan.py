@@ -19,6 +19,7 @@ def plan(
     checkpointing: Literal["off", "selective", "full"] | None = None,
     documents: int = 340_000_000,
     codes: int = 1024,
+    versions: int = 1,
     fit: Annotated[
         list[Path] | None, Parameter(consume_multiple=True, negative="")
     ] = None,
@@ -58,8 +59,12 @@ def plan(
         Captioned pictures in the shards and the memory bank; by default the paper's.
     codes
         Codes of each picture.
+    versions
+        How often each picture lies in the shards: as it is, mirrored (unless they are
+        made with --no-mirror), and as often as data shards --versions adds.
     fit
-        Folders of finished runs; of those that no cheaper one beats, the ends count.
+        Folders of runs; the ends of those count that made all their steps, began from
+        no other model's weights, and are beaten by no cheaper one.
     loss
         Which loss of `metrics.jsonl`.
     plot
@@ -105,7 +110,7 @@ def plan(
         optimizer=settings.optimizer.kind,
     )
     made = Plan(job=job, cluster=cluster, mfu=mfu)
-    corpus = Corpus(documents=documents, codes=codes)
+    corpus = Corpus(documents=documents, codes=codes, versions=versions)
     bank, index = corpus.bank()
     if json:
         disk = {"shards": corpus.shards, "memory_bank": bank, "index": index}
@@ -172,19 +177,29 @@ def _fit(runs: list[Path], loss: str, picture: Path, json: bool) -> None:
 
     from cm3leon.planning import scaling_law
 
-    found = [point for run in runs if (point := scaling_law.read_point(run, loss))]
+    found: list[scaling_law.Point] = []
+    left_out: dict[str, str] = {}
+    for run in runs:
+        match scaling_law.read_point(run, loss):
+            case str(reason):
+                left_out[str(run)] = reason
+            case point:
+                found.append(point)
+    if left_out and not json:
+        reasons = (f"{run} ({reason})" for run, reason in left_out.items())
+        print("left out:", ", ".join(reasons))
     points = scaling_law.frontier(found)
     law = scaling_law.fit(points)
     if json:
-        used = [asdict(point) for point in points]
-        print(json_module.dumps(asdict(law) | {"points": used}, indent=1))
+        used = {"points": [asdict(point) for point in points], "left_out": left_out}
+        print(json_module.dumps(asdict(law) | used, indent=1))
     else:
         for point in points:
             print(f"{point.run}: {point.flops:.3e} FLOPs, {point.loss:.4f} nats")
         print(
             f"L(C) = {law.floor:.4g} + {law.scale:.4g} C^-{law.exponent:.4g}, off by "
-            f"{law.error:.4f}; {len(runs) - len(found)} of {len(runs)} folders have no "
-            f"{loss}, {len(found) - len(points)} runs are beaten by a cheaper one"
+            f"{law.error:.4f}; {len(found) - len(points)} of {len(found)} runs are "
+            "beaten by a cheaper one"
         )
     scaling_law.plot(points, law, loss, picture)
     if not json:

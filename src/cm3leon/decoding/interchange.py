@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
+from cm3leon import weight_files
 from cm3leon.decoding import transformers_files as files
 from cm3leon.decoding.folder import FORMAT, SHAPE, located, settings_of
 from cm3leon.errors import CheckpointError, RequestError
@@ -55,7 +55,7 @@ def export_transformers(model_folder: Path | None, out: Path) -> Path:
     TextTokenizer.load(model_folder / TEXT_TOKENIZER)
     ImageTokenizer.load(model_folder / PICTURES)
     file = model_folder / "model.safetensors"
-    ours = _tensors([file])
+    ours = weight_files.load(file)
     _check(ours, config, file)
     tensors = opt.to_opt(ours)
     with new_folder(out) as partial:
@@ -89,17 +89,18 @@ def import_transformers(folder: Path, out: Path, like: Path | None = None) -> Pa
             that `folder` was trained with, where `folder` does not hold them.
 
     Raises:
-        CheckpointError: `folder` is no OPT, or one that computes another function.
+        CheckpointError: `folder` is no OPT, lacks a file of weights, or computes
+            another function.
         DataError: the vocabulary is damaged.
         RequestError: `out` is not empty, or nothing says which ids the model reads.
     """
     origin = str(folder / "config.json")
     settings = _json(folder / "config.json")
     config = opt.settings_from_opt(settings, origin)
-    parts = sorted(folder.glob("model*.safetensors"))
-    if not parts:
-        raise CheckpointError(f"{folder} holds no model.safetensors")
-    tensors = opt.from_opt(_tensors(parts), config.layers, str(folder))
+    theirs: dict[str, Tensor] = {}
+    for file in weight_files.parts(folder):
+        theirs |= weight_files.load(file)
+    tensors = opt.from_opt(theirs, config.layers, str(folder))
     _check(tensors, config, folder)
     sources = (folder,) if like is None else (folder, like)
     for name in NEEDED:
@@ -155,17 +156,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(settings, dict):
         raise CheckpointError(f"{path} is no table of settings")
     return settings
-
-
-def _tensors(parts: list[Path]) -> dict[str, Tensor]:
-    """The tensors of one file, or of the several a large model is cut into."""
-    tensors: dict[str, Tensor] = {}
-    for file in parts:
-        try:
-            tensors |= load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise CheckpointError(f"{file} holds no weights ({error})") from error
-    return tensors
 
 
 def _write(path: Path, settings: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ the rest is linear, so the least squares are a search over one number.
 
 import json
 import math
+import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
+from cm3leon.config import NONE
 from cm3leon.errors import DataError
 
 FEWEST = 4  # runs, for three numbers
@@ -43,8 +45,11 @@ class ScalingLaw:
         return self.floor + self.scale * math.pow(flops, -self.exponent)
 
 
-def read_point(run: Path, loss: str) -> Point | None:
-    """The end of a run; None if its metrics, if any, do not hold such a loss.
+def read_point(run: Path, loss: str) -> Point | str:
+    """The end of a run, or in a few words why it has none that counts.
+
+    It has one if its metrics hold such a loss, it made all steps of its settings, and
+    its FLOPs are all that were spent on its weights: it began from no other's.
 
     Args:
         run: its folder.
@@ -55,7 +60,7 @@ def read_point(run: Path, loss: str) -> Point | None:
     """
     path = run / "metrics.jsonl"
     if not path.is_file():
-        return None
+        return f"no {loss}"
     records: list[dict[str, float]] = []
     for number, line in enumerate(path.read_text().splitlines(), start=1):
         try:
@@ -73,9 +78,18 @@ def read_point(run: Path, loss: str) -> Point | None:
         if math.isfinite(value := record.get(loss, math.nan))
     ]
     flops = sum(record.get("flops", 0.0) for record in records)
-    return (
-        Point(run=run.name, flops=flops, loss=losses[-1]) if losses and flops else None
-    )
+    if not losses or not flops:
+        return f"no {loss}"
+    try:
+        settings = tomllib.loads((run / "settings.toml").read_text("utf-8"))
+        steps, start = settings["loop"]["steps"], settings["model"]["start"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return "no settings.toml of a pretraining"
+    if start != NONE:
+        return f"began from {start}"
+    if (step := records[-1]["step"]) < steps:
+        return f"at step {step:,} of {steps:,}"
+    return Point(run=run.name, flops=flops, loss=losses[-1])
 
 
 def frontier(points: Iterable[Point]) -> list[Point]:

@@ -27,20 +27,26 @@ class Corpus:
 
     documents: int = 340_000_000
     codes: int = 1024  # of a picture
+    versions: int = 1  # of a picture in a record: as it is, mirrored, moved
     text_ids: int = 9  # of a caption: 3 billion over 340 million
     neighbours: int = 4  # that lie with a record
     vector: int = 512  # width, CLIP ViT-B/32
 
     def __post_init__(self) -> None:
-        for name in ("documents", "codes"):
+        for name in ("documents", "codes", "versions"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, below 1")
 
     @property
     def shards(self) -> int:
-        """Bytes of the token shards: four an id, one version of each segment."""
+        """Bytes of the token shards: four an id, and four where a version begins.
+
+        One caption, and of a neighbour one version.
+        """
         document = 4 * (self.codes + self.text_ids) + 2 * SEGMENT_BYTES
-        return self.documents * (RECORD_BYTES + (1 + self.neighbours) * document)
+        more = 4 * (self.versions - 1) * (self.codes + 1)
+        record = RECORD_BYTES + (1 + self.neighbours) * document + more
+        return self.documents * record
 
     def bank(self) -> tuple[int, str]:
         """Bytes of the memory bank, and the words of FAISS for its index.
