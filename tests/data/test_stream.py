@@ -314,6 +314,20 @@ def test_a_document_may_be_its_own_neighbour(near, vocabulary):
     assert 50 < itself < 110  # half the time it is one of five, of which two are drawn
 
 
+def test_as_its_own_neighbour_a_document_is_in_the_same_versions(near, vocabulary):
+    text = TokenSegment("text", ((7,), (8,)))
+    image = TokenSegment("image", tuple((code,) * 4 for code in range(9)))
+    record = replace(near, segments=(text, image), neighbours=())
+    choose = ChooseDocument(vocabulary, 0.0, (0.0, 1.0), itself=1.0)
+    rows = {tuple(choose(record, generator(seed, "choose"))) for seed in range(200)}
+    assert len(rows) == 2 * 9
+    for row in rows:
+        inner = row[1:-1]
+        middle = len(inner) // 2
+        assert inner[middle] == vocabulary.break_
+        assert inner[:middle] == inner[middle + 1 :]
+
+
 @pytest.mark.parametrize("shares", [(), (0.0,), (-1.0, 2.0)])
 def test_shares_of_neighbours_must_be_shares(shares):
     with pytest.raises(ConfigError, match="give shares of documents with 0, 1, 2"):

@@ -140,8 +140,8 @@ class ChooseDocument:
 
     Of its neighbours as many as `neighbours` draws, any of them in any order
     (Yu et al. 2023, §2.1); fewer if it has not so many. With chance `itself` the
-    document is one of those to draw from: a model that has never used its neighbours
-    learns it from this in a few hundred steps (docs/log.md).
+    document, in the same versions, is one of those to draw from: a model that has never
+    used its neighbours learns it from this in a few hundred steps (docs/log.md).
     """
 
     vocabulary: Vocabulary
@@ -151,19 +151,19 @@ class ChooseDocument:
 
     def __call__(self, record: Record, random: np.random.Generator) -> list[int]:
         """The ids of one choice of versions and neighbours."""
+        own = [*self._choose(record.segments, random)]
         parts: list[Part] = []
         if len(self.neighbours) > 1:
             shares = np.asarray(self.neighbours) / sum(self.neighbours)
             wanted = int(random.choice(len(shares), p=shares))
-            candidates = record.neighbours
+            candidates = [
+                [*self._choose(segments, random)] for segments in record.neighbours
+            ]
             if random.random() < self.itself:
-                candidates = (record.segments, *candidates)
-            order = random.permutation(len(candidates))[:wanted]
-            for number in order:
-                parts += self._choose(candidates[number], random)
-        return assemble(
-            self.vocabulary, [*parts, *self._choose(record.segments, random)]
-        )
+                candidates.append(own)
+            for number in random.permutation(len(candidates))[:wanted]:
+                parts += candidates[number]
+        return assemble(self.vocabulary, [*parts, *own])
 
     def _choose(
         self, segments: Iterable[TokenSegment], random: np.random.Generator
