@@ -37,7 +37,7 @@ class Lane:
 
 
 def _alike(requests: Sequence[Sequence[Lane]]) -> list[int]:
-    """Ids that all lanes of each request begin with; 0 if they are not worth sharing."""
+    """Ids that all lanes of each request begin with, 0 if not worth sharing."""
 
     def alike(lanes: Sequence[Lane]) -> int:
         most = min(len(lane.ids) for lane in lanes) - 1

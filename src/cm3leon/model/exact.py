@@ -8,7 +8,7 @@ other zeros behind it, and the sum is rounded otherwise. Not so if
     sums     are of 128 terms at most, and then added one after the other
 
 with which a request is drawn the same alone and in a batch. Measured on a CPU with
-AVX-512 and torch's MKL, one and two threads (docs/log.md); tests/decoding/test_exact.py
+AVX-512 and torch's MKL, one and two threads (docs/log.md); tests/model/test_exact.py
 notices where it does not hold.
 """
 
@@ -33,10 +33,10 @@ def rounded(columns: int) -> int:
 def product(
     a: Float[Tensor, "*batch rows inner"], b: Float[Tensor, "*batch inner columns"]
 ) -> Float[Tensor, "*batch rows columns"]:
-    """a b; zeros at the end of a row of `a` change nothing, nor do further rows.
+    """The product; zeros behind a row of `a` change nothing, nor do further rows.
 
-    One row alone is rounded in its own way: it is faster so, and a lane's query always is
-    alone or never.
+    But one row alone, which is faster as it is, is rounded in its own way. So a query
+    must be alone in its lane whatever is in the batch, or never.
     """
     rows = a.shape[-2]
     if rows > 1:
