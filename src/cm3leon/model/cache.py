@@ -9,6 +9,7 @@ document: positions are added to what is read.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -123,7 +124,9 @@ class KVCache:
             return self._attend_compiled(self.kernels, layer, q, k, v)
         assert self._bias is not None, "begin comes before attend"
         keys, values = self.store(layer, k, v)
-        times = product if self.exact else torch.matmul
+        # in a step every lane reads one id, whatever the batch
+        exactly = partial(product, fours=q.shape[2] > 1)
+        times = exactly if self.exact else torch.matmul
         q = q.to(keys.dtype) * q.shape[-1] ** -0.5
         scores = times(q, keys.transpose(-1, -2))
         if self.prefix is None or not (count := self.prefix.shown):

@@ -31,15 +31,21 @@ def rounded(columns: int) -> int:
 
 
 def product(
-    a: Float[Tensor, "*batch rows inner"], b: Float[Tensor, "*batch inner columns"]
+    a: Float[Tensor, "*batch rows inner"],
+    b: Float[Tensor, "*batch inner columns"],
+    *,
+    fours: bool,
 ) -> Float[Tensor, "*batch rows columns"]:
-    """The product; zeros behind a row of `a` change nothing, nor do further rows.
+    """The product; zeros behind a row of `a` change nothing.
 
-    But one row alone, which is faster as it is, is rounded in its own way. So a query
-    must be alone in its lane whatever is in the batch, or never.
+    Args:
+        a: any rows.
+        b: a matrix for each of `a`.
+        fours: so further rows change nothing, either; without it is faster, and enough
+            where there are always as many.
     """
     rows = a.shape[-2]
-    if rows > 1:
+    if fours:
         a = _in_fours(a)
     out = a[..., :TERMS] @ b[..., :TERMS, :]
     for start in range(TERMS, a.shape[-1], TERMS):
