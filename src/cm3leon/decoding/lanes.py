@@ -79,7 +79,8 @@ class Room:
             for lanes, count in zip(requests, counts, strict=True)
             for lane in lanes
         )
-        return cls(len(requests), len(requests[0]), rounded(own + more), prefix)
+        own = rounded(own + more) if model.exact else own + more
+        return cls(len(requests), len(requests[0]), own, prefix)
 
     def check(self, model: LanguageModel) -> None:
         """Whether its keys and values fit the memory that is free.

@@ -5,7 +5,7 @@ other zeros behind it, and the sum is rounded otherwise. Not so if
 
     rows     come in fours
     columns  come in multiples of 32, the last ones masked
-    sums     are of 128 terms at most, and then added one after the other
+    sums     over columns are of 128 terms at most, then added one after the other
 
 with which a request is drawn the same alone and in a batch. Measured on a CPU with
 AVX-512 and torch's MKL, one and two threads (docs/log.md); tests/model/test_exact.py
