@@ -6,6 +6,7 @@ from cm3leon.decoding.options import GenerationOptions
 from cm3leon.images.tokenizer import ImageTokenizer
 from cm3leon.images.vqgan import VQGAN
 from cm3leon.images.vqgan import preset as vqgan_preset
+from cm3leon.model.chameleon import Chameleon, ChameleonConfig
 from cm3leon.model.presets import preset
 from cm3leon.model.transformer import Transformer
 
@@ -21,6 +22,24 @@ def model(vocabulary):
         for weight in model.parameters():
             weight.normal_(std=0.1, generator=generator)
     return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def grouped():
+    """A tiny Chameleon, two heads of queries to each of keys."""
+    config = ChameleonConfig(
+        vocabulary_size=364,
+        context=128,
+        width=64,
+        layers=2,
+        heads=4,
+        key_heads=2,
+        inner=96,
+    )
+    model = Chameleon(config, torch.Generator().manual_seed(1))
+    for weight in model.requires_grad_(False).parameters():
+        weight.mul_(5)
+    return model.eval()
 
 
 @pytest.fixture(scope="session")

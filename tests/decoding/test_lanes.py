@@ -51,12 +51,11 @@ def test_lanes_of_one_id_need_no_prefill(model):
     assert_close(batch.read(batch.last), wanted)
 
 
-@pytest.mark.parametrize("copied", [0, 10**9], ids=["shared", "copied"])
+@pytest.mark.parametrize("copied", [False, True], ids=["shared", "copied"])
 @pytest.mark.parametrize("lengths", [(20, 29, 17), (40, 0, 17), (40, 40, 17)], ids=str)
 def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(
-    model, lengths, copied, monkeypatch
+    model, lengths, copied
 ):
-    monkeypatch.setattr(lanes_module, "WORTH_COPYING", copied)
     random = torch.Generator().manual_seed(0)
     common = torch.randint(4, 300, (40,), generator=random).tolist()
 
@@ -70,7 +69,8 @@ def test_what_lanes_have_in_common_is_read_once_and_to_the_same_effect(
     passes = []
     whole = model.memorise
     model.memorise = lambda ids, *more: (passes.append(len(ids)), whole(ids, *more))
-    together = joined(model, requests, 3, head)
+    together = Lanes(model, Room(3, 2, 64, 0 if copied else 64), head)
+    together.join(requests)
     del model.memorise
     once = (
         [1] * sum(length > 0 for length in lengths) if copied else [len(set(lengths))]
@@ -88,7 +88,7 @@ def test_short_lanes_are_not_padded_to_long_ones(model):
         ids = tuple(torch.randint(4, 300, (length,), generator=random).tolist())
         return Lane(ids, tuple(range(length)), length + 3)
 
-    requests = [(lane(long), lane(short)) for long, short in ((40, 3), (33, 5))]
+    requests = [(lane(long), lane(short)) for long, short in ((40, 2), (33, 5))]
     head = torch.arange(280, 344)
     read = []
     whole = model.memorise
@@ -97,8 +97,14 @@ def test_short_lanes_are_not_padded_to_long_ones(model):
     del model.memorise
     assert read == [(2, 39), (2, 4)]
     apart = joined(model, [[lane] for request in requests for lane in request], 3, head)
+    alone = [joined(model, [request], 3, head) for request in requests]
     for ids in (apart.last, torch.arange(4) + 290, torch.arange(4) + 300):
-        assert_close(together.read(ids), apart.read(ids), rtol=1e-4, atol=1e-4)
+        found = together.read(ids)
+        assert_close(found, apart.read(ids), rtol=1e-4, atol=1e-4)
+        by_itself = [
+            one.read(part) for one, part in zip(alone, ids.split(2), strict=True)
+        ]
+        assert torch.equal(found, torch.cat(by_itself))
 
 
 def test_a_request_with_nothing_in_common_may_stand_beside_long_prefixes(
@@ -106,7 +112,6 @@ def test_a_request_with_nothing_in_common_may_stand_beside_long_prefixes(
 ):
     """Prefixes are read some at a time, and one of them is empty."""
     monkeypatch.setattr(lanes_module, "AT_ONCE", 1)
-    monkeypatch.setattr(lanes_module, "WORTH_COPYING", 0)
     beginning = tuple(range(10, 40))
 
     def lane(first, last):
@@ -125,8 +130,15 @@ def test_a_request_with_nothing_in_common_may_stand_beside_long_prefixes(
     )
 
 
-def test_those_that_stay_read_on_when_others_leave_and_join(model):
-    """Whatever happened before in its place, a request reads what it would alone."""
+@pytest.mark.parametrize("window", [1, 3, 6])
+@pytest.mark.parametrize("which", ["ours", "grouped heads"])
+def test_those_that_stay_read_on_when_others_leave_and_join(
+    model, grouped, which, window
+):
+    """Whatever happened before in its place, a request reads, to the bit, what it would
+    alone.
+    """
+    model = model if which == "ours" else grouped
     random = torch.Generator().manual_seed(0)
 
     def request(common, mores):
@@ -137,19 +149,27 @@ def test_those_that_stay_read_on_when_others_leave_and_join(model):
 
     head = torch.arange(280, 344)
     several = [request(common, (6, 2)) for common in (30, 0, 17, 45, 20)]
-    alone = [joined(model, [lanes], 9, head) for lanes in several]
-    batch = Lanes(model, Room(4, 2, 60, 48), head)
+    alone = [joined(model, [lanes], 9 * window, head) for lanes in several]
+    batch = Lanes(model, Room(4, 2, 96, 64), head)
     here = []
+
+    def step(lanes, ids):
+        if window == 1:
+            logits = lanes.read(lanes.last)
+        else:
+            behind = ids[:, None] + torch.arange(window - 1)
+            logits = lanes.read_ahead(torch.cat([lanes.last[:, None], behind], 1))
+            lanes.keep(torch.full_like(ids, 2), window)
+        lanes.last = ids
+        return logits
 
     def read(times):
         for _ in range(times):
             ids = torch.randint(4, 300, (len(here),), generator=random)
-            ours = batch.read(batch.last)
-            batch.last = ids.repeat_interleave(2)
+            ours = step(batch, ids.repeat_interleave(2))
             for row, number in enumerate(here):
-                wanted = alone[number].read(alone[number].last)
-                alone[number].last = ids[row].repeat(2)
-                assert_close(ours[2 * row : 2 * row + 2], wanted, rtol=1e-4, atol=1e-4)
+                wanted = step(alone[number], ids[row].repeat(2))
+                assert torch.equal(ours[2 * row : 2 * row + 2], wanted)
 
     batch.join([several[0], several[1], several[2]])
     here = [0, 1, 2]
@@ -165,7 +185,7 @@ def test_those_that_stay_read_on_when_others_leave_and_join(model):
     read(1)
     batch.leave([0, 1])
     assert batch.count == 0
-    alone[0] = joined(model, [several[0]], 9, head)
+    alone[0] = joined(model, [several[0]], 9 * window, head)
     batch.join([several[0]])
     here = [0]
     read(2)

@@ -10,7 +10,10 @@ import torch
 from PIL import Image
 
 from cm3leon import Document, GenerationOptions, Hole, Text, load
+from cm3leon.decoding.drawing import Drawing, Request, steps
+from cm3leon.decoding.engine import random_streams
 from cm3leon.decoding.folder import shipped
+from cm3leon.decoding.lanes import Room
 from cm3leon.tokens.document import Image as Picture
 
 
@@ -44,27 +47,92 @@ def test_colours_follow_the_words(engine):
         assert coloured.mean(0).argmax() == channel
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("neighbours", [0, 2])
-@pytest.mark.parametrize(
-    ("loaded", "temperature"),
-    [
-        ({"precision": "fp32"}, 0.0),  # a rounding may move a drawn code, not the best
-        pytest.param({"compiled": True}, 1.0, marks=pytest.mark.slow),
-    ],
-    ids=["fp32", "kernels"],
-)
-def test_a_request_is_the_same_alone_and_in_a_batch(neighbours, loaded, temperature):
-    engine = load(**loaded)
-    if "compiled" in loaded and engine.model.kernels is None:
+def test_with_kernels_a_request_is_the_same_alone_and_in_a_batch(neighbours):
+    engine = load(compiled=True)
+    if engine.model.kernels is None:
         pytest.skip("no AVX-512, compiler or ninja here")
     words = ["a red apple", "an evergreen tree with snow on it, flat emoji", "a star"]
-    options = GenerationOptions(seed=0, neighbours=neighbours, temperature=temperature)
+    options = GenerationOptions(seed=0, neighbours=neighbours)
     seeds = [5, 6, 7]
     documents = [Document(Text(text)) for text in words]
     together = engine.extend(documents, options, seeds=seeds)
     for document, seed, whole in zip(documents, seeds, together, strict=True):
         alone = engine.extend([document], options, seeds=[seed])
         assert alone[0].images[0].codes == whole.images[0].codes
+
+
+BEGUN = 16  # codes of a picture that are compared
+
+
+@pytest.fixture(scope="module")
+def exact():
+    return load(precision="fp32")
+
+
+@pytest.fixture(scope="module")
+def asked(exact):
+    """Documents of many lengths, each with no or two neighbours."""
+    words = ["a red apple", "b", "an evergreen tree with snow on it", "a star", "a car"]
+    several = [f"{text}{' and more' * n}" for n in range(4) for text in words]
+    found = exact.retriever.by_text(several, 2)
+    return [
+        (
+            Document(Text(text)),
+            [one.document.document() for one in near if row % 4 == 0],
+        )
+        for row, (text, near) in enumerate(zip(several, found, strict=True))
+    ]
+
+
+def requests_of(engine, asked, rows, options):
+    """Some of those asked, row r with seed r."""
+    documents, neighbours = zip(*(asked[row] for row in rows), strict=True)
+    prepared = engine.prepare(documents, options, "image", neighbours)
+    chances = random_streams(len(rows), options, rows)
+    return [one.prompt for one in prepared], chances
+
+
+def begun(engine, asked, rows, options):
+    """The first ids of some requests, drawn as one batch."""
+    prompts, chances = requests_of(engine, asked, rows, options)
+    drawn = steps(engine.model, prompts, options, chances)
+    ids = next(ids for ids, _ in drawn if min(map(len, ids)) >= BEGUN)
+    return {row: some[:BEGUN] for row, some in zip(rows, ids, strict=True)}
+
+
+def begun_one_after_the_other(engine, asked, rows, options):
+    """The same of requests that join at every step, seven at once, and then leave."""
+    prompts, chances = requests_of(engine, asked, rows, options)
+    requests = [
+        Request(prompt, options, chance)
+        for prompt, chance in zip(prompts, chances, strict=True)
+    ]
+    room = Room(7, len(prompts[0].lanes), 512, 512)
+    drawing = Drawing(engine.model, prompts[0].constraint, room)
+    waiting = list(requests)
+    while waiting or drawing.requests:
+        if waiting and len(drawing.requests) < room.requests:
+            drawing.join([waiting.pop()])
+        drawing.step()
+        drawing.leave([one for one in drawing.requests if len(one.ids) == BEGUN])
+    return {row: one.ids for row, one in zip(rows, requests, strict=True)}
+
+
+@pytest.mark.parametrize("window", [1, 6])
+def test_in_fp32_a_request_is_the_same_alone_and_in_any_batch(exact, asked, window):
+    options = GenerationOptions(guidance_scale=1.5, window=window)
+    every = list(range(len(asked)))
+    together = begun(exact, asked, every, options)
+    mixed = [7 * row % len(every) for row in every]
+    for size in (1, 3, len(every)):
+        for start in range(0, len(every), size):
+            rows = mixed[start : start + size]
+            for row, ids in begun(exact, asked, rows, options).items():
+                assert ids == together[row]
+    if window == 1:
+        assert begun_one_after_the_other(exact, asked, mixed, options) == together
 
 
 def test_the_model_that_ships_retrieves_and_tells_from_whom(engine):

@@ -88,7 +88,7 @@ def steps(
     lanes.join(requests)
     count, head = len(requests[0]), ids.to(lanes.last.device)
     most = torch.tensor([prompt.most for prompt in prompts], device=head.device)
-    width = min(options.window, longest)
+    width = options.window
     known = _known(prompts, longest + width).to(head.device)
     rows: list[list[int]] = [[] for _ in prompts]
     done = torch.zeros_like(most)
@@ -96,7 +96,7 @@ def steps(
     drafts = torch.zeros(len(prompts), width, dtype=torch.long, device=head.device)
     q = F.one_hot(drafts, len(head)).double()
     while bool((done < most).any()):
-        width = min(width, int((most - done).max()))
+        width = min(width, max(2, int((most - done).max())))  # never a row alone
         places = torch.arange(width, device=head.device)
         given = known.gather(1, done[:, None] + places)
         drafts = torch.where(given < 0, drafts[:, :width], given)

@@ -18,7 +18,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from cm3leon.errors import RequestError
-from cm3leon.model.cache import ALIGNED, KVCache
+from cm3leon.model.cache import KVCache
+from cm3leon.model.exact import rounded
 from cm3leon.model.language_model import LanguageModel
 
 WORTH_SHARING = 16  # ids; reading fewer twice costs less than another pass
@@ -36,7 +37,7 @@ class Lane:
 
 
 def _alike(requests: Sequence[Sequence[Lane]]) -> list[int]:
-    """Ids that all lanes of each request begin with and that are worth sharing."""
+    """Ids that all lanes of each request begin with, 0 if not worth sharing."""
 
     def alike(lanes: Sequence[Lane]) -> int:
         most = min(len(lane.ids) for lane in lanes) - 1
@@ -46,7 +47,7 @@ def _alike(requests: Sequence[Sequence[Lane]]) -> list[int]:
         return most
 
     counts = [alike(lanes) if len(lanes) > 1 else 0 for lanes in requests]
-    return counts if max(counts) >= WORTH_SHARING else [0] * len(counts)
+    return [count if count >= WORTH_SHARING else 0 for count in counts]
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,22 @@ class Room:
     ) -> "Room":
         """Room for these requests, `more` ids read after the prompts.
 
-        Prefixes that are short and few are copied into each lane instead.
+        Prefixes that are short and few are copied into each lane instead, but not where
+        a request would differ by it from what it is in a larger batch.
         """
         counts = _alike(requests)
-        prefix = -(-max(counts) // ALIGNED) * ALIGNED
+        prefix = rounded(max(counts))
         copies = len(requests) * (len(requests[0]) - 1)
-        if copies * prefix * model.cache_bytes <= WORTH_COPYING:
+        few = copies * prefix * model.cache_bytes <= WORTH_COPYING
+        if few and not model.exact:
             counts, prefix = [0] * len(requests), 0
         own = max(
             len(lane.ids) - 1 - count
             for lanes, count in zip(requests, counts, strict=True)
             for lane in lanes
         )
-        return cls(len(requests), len(requests[0]), own + more, prefix)
+        own = rounded(own + more) if model.exact else own + more
+        return cls(len(requests), len(requests[0]), own, prefix)
 
     def check(self, model: LanguageModel) -> None:
         """Whether its keys and values fit the memory that is free.
@@ -253,7 +257,8 @@ class Lanes:
         """Read `counts` ids of each lane from `starts` on."""
         if not max(counts):
             return
-        ids, places = torch.zeros(2, len(lanes), max(counts), dtype=torch.long)
+        longest = max(2, *counts)  # never a row alone, whose sums are rounded otherwise
+        ids, places = torch.zeros(2, len(lanes), longest, dtype=torch.long)
         for row, (lane, start, count) in enumerate(
             zip(lanes, starts, counts, strict=True)
         ):

@@ -23,6 +23,7 @@ from cm3leon.decoding.engine import Engine, Prepared, random_streams
 from cm3leon.decoding.lanes import Room
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import RequestError
+from cm3leon.model.exact import rounded
 from cm3leon.tokens.document import Document, Image
 
 
@@ -157,7 +158,7 @@ class Scheduler:
         key = (prompt.constraint.kind, len(prompt.lanes))
         if key not in self._drawings:
             model = self._engine.model
-            context = model.config.context
+            context = rounded(model.config.context)
             prefix = context if len(prompt.lanes) > 1 else 0
             room = Room(self._places, len(prompt.lanes), context, prefix)
             self._drawings[key] = Drawing(model, prompt.constraint, room)

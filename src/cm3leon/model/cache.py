@@ -9,14 +9,14 @@ document: positions are added to what is read.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from cm3leon.model.exact import product, rounded
 from cm3leon.model.kernels import Kernels
-
-ALIGNED = 16  # columns that a processor adds up together
 
 
 @dataclass
@@ -37,6 +37,7 @@ class KVCache:
     lengths: Int[Tensor, " batch"]
     prefix: "KVCache | None" = None
     kernels: Kernels | None = None  # attend to bf16 keys and values
+    exact: bool = False  # no lane depends on others by a bit
     longest: int = field(init=False)  # of `lengths`
     _even: bool = field(init=False, repr=False)  # all lengths are the longest
     _bias: Tensor | None = field(default=None, repr=False)
@@ -80,7 +81,12 @@ class KVCache:
 
         So what follows stands where the processor adds it up in the same order.
         """
-        return min(-(-self.longest // ALIGNED) * ALIGNED, self.capacity)
+        return min(rounded(self.longest), self.capacity)
+
+    def used(self, ids: int) -> int:
+        """Columns that are read when each lane has that many ids more."""
+        end = self.longest + ids
+        return min(rounded(end), self.capacity) if self.exact else end
 
     @property
     def read(self) -> Int[Tensor, " batch"]:
@@ -118,20 +124,23 @@ class KVCache:
             return self._attend_compiled(self.kernels, layer, q, k, v)
         assert self._bias is not None, "begin comes before attend"
         keys, values = self.store(layer, k, v)
+        # in a step every lane reads one id, whatever the batch
+        exactly = partial(product, fours=q.shape[2] > 1)
+        times = exactly if self.exact else torch.matmul
         q = q.to(keys.dtype) * q.shape[-1] ** -0.5
-        scores = torch.matmul(q, keys.transpose(-1, -2))
+        scores = times(q, keys.transpose(-1, -2))
         if self.prefix is None or not (count := self.prefix.shown):
             shares = (scores.float() + self._bias).softmax(-1)
-            return torch.matmul(shares.to(values.dtype), values).to(v.dtype)
+            return times(shares.to(values.dtype), values).to(v.dtype)
         before = self.prefix.keys[layer][:, :, :count]
-        common = self._apart(torch.matmul(self._together(q), before.transpose(-1, -2)))
+        common = self._apart(times(self._together(q), before.transpose(-1, -2)))
         scores = torch.cat([common, scores], -1)
         shares = (scores.float() + self._bias).softmax(-1).to(values.dtype)
-        found = torch.matmul(
+        found = times(
             self._together(shares[..., :count]),
             self.prefix.values[layer][:, :, :count],
         )
-        mixed = self._apart(found) + torch.matmul(shares[..., count:], values)
+        mixed = self._apart(found) + times(shares[..., count:], values)
         return mixed.to(v.dtype)
 
     def advance(self, ids: int) -> None:
@@ -155,6 +164,7 @@ class KVCache:
             [values[rows] for values in self.values],
             self.lengths[rows],
             kernels=self.kernels,
+            exact=self.exact,
         )
 
     def copy(self, source: int, target: int) -> None:
@@ -170,7 +180,7 @@ class KVCache:
         A query sees its prefix, its lane's earlier ids, and new ones up to itself.
         """
         device = self.lengths.device
-        columns = torch.arange(self.longest + ids, device=device)
+        columns = torch.arange(self.used(ids), device=device)
         last = self.lengths[:, None] + torch.arange(ids, device=device)
         seen = (columns <= last[..., None])[:, None]
         before = self.prefix
@@ -202,7 +212,8 @@ class KVCache:
             columns = self.lengths[:, None] + torch.arange(time, device=keys.device)
             keys[lanes, :, columns] = k.transpose(1, 2).to(keys.dtype)
             values[lanes, :, columns] = v.transpose(1, 2).to(values.dtype)
-        return keys[:, :, :end], values[:, :, :end]
+        seen = self.used(time)
+        return keys[:, :, :seen], values[:, :, :seen]
 
     def _attend_compiled(
         self, kernels: Kernels, layer: int, q: Tensor, k: Tensor, v: Tensor

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from cm3leon.errors import ConfigError
 from cm3leon.model.cache import KVCache
+from cm3leon.model.exact import Linear
 from cm3leon.model.language_model import LanguageModel, causal, counted_on
 from cm3leon.model.transformer import attend
 
@@ -113,16 +114,16 @@ class Block(nn.Module):
         self.config = config
         width, head_dim = config.width, config.head_dim
         self.attention_norm = nn.RMSNorm(width, eps=config.epsilon)
-        self.q = nn.Linear(width, width, bias=False)
-        self.k = nn.Linear(width, config.key_heads * head_dim, bias=False)
-        self.v = nn.Linear(width, config.key_heads * head_dim, bias=False)
+        self.q = Linear(width, width, bias=False)
+        self.k = Linear(width, config.key_heads * head_dim, bias=False)
+        self.v = Linear(width, config.key_heads * head_dim, bias=False)
         self.q_norm = HeadNorm(config.heads, head_dim)
         self.k_norm = HeadNorm(config.key_heads, head_dim)
-        self.out = nn.Linear(width, width, bias=False)
+        self.out = Linear(width, width, bias=False)
         self.feed_norm = nn.RMSNorm(width, eps=config.epsilon)
-        self.gate = nn.Linear(width, config.inner, bias=False)
-        self.up = nn.Linear(width, config.inner, bias=False)
-        self.down = nn.Linear(config.inner, width, bias=False)
+        self.gate = Linear(width, config.inner, bias=False)
+        self.up = Linear(width, config.inner, bias=False)
+        self.down = Linear(config.inner, width, bias=False)
 
     def forward(
         self,

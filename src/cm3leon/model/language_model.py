@@ -104,7 +104,14 @@ class LanguageModel(nn.Module):
         )
         if cache.keys[0].dtype == torch.bfloat16:
             cache.kernels = self.kernels
+        cache.exact = self.exact
         return cache
+
+    @property
+    def exact(self) -> bool:
+        """Whether no lane of a cache depends on others by a bit: in fp32 on a CPU."""
+        weight = self.embedding.weight
+        return weight.dtype == torch.float32 and not weight.is_cuda
 
     @property
     def cache_dtype(self) -> torch.dtype:

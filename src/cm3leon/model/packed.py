@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from cm3leon.model.exact import Linear
 from cm3leon.model.kernels import Kernels
 
 Packing = Literal["bf16", "int8"]
@@ -88,7 +89,7 @@ def linear(
         return Int8Linear(weight, kernels)
     if packing == "bf16" and can_pack(weight):
         return PackedLinear(weight)
-    plain = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    plain = Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     plain.weight = nn.Parameter(weight, requires_grad=False)
     return plain
 

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from cm3leon.errors import ConfigError
 from cm3leon.model.cache import KVCache
+from cm3leon.model.exact import Linear
 from cm3leon.model.language_model import LanguageModel, causal, counted_on
 
 POSITION_OFFSET = 2  # rows of the position table before position 0
@@ -96,10 +97,10 @@ class Block(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.out = nn.Linear(width, width, bias=False)
-        self.fc1 = nn.Linear(width, 4 * width, bias=False)
-        self.fc2 = nn.Linear(4 * width, width, bias=False)
+        self.qkv = Linear(width, 3 * width, bias=False)
+        self.out = Linear(width, width, bias=False)
+        self.fc1 = Linear(width, 4 * width, bias=False)
+        self.fc2 = Linear(4 * width, width, bias=False)
 
     def forward(
         self,
