@@ -21,6 +21,7 @@ from cm3leon.objective.loss import Tally, head_loss, per_id_loss
 from cm3leon.precision import has_bfloat16
 from cm3leon.tokens.vocabulary import Vocabulary
 from cm3leon.training import checkpoint
+from cm3leon.training.allocation import return_unused_memory
 from cm3leon.training.distributed import World, sums
 from cm3leon.training.metrics import Metrics, metrics, peak_memory
 from cm3leon.training.optimizer import Optimizer
@@ -404,6 +405,7 @@ def train(
 def _report(
     run: Run, numbers: Metrics | None, step: int, held_out: Mapping[int, list[Batch]]
 ) -> None:
+    return_unused_memory()
     values = run.take()
     for neighbours, batches in held_out.items():
         precise = run.config.bfloat16
