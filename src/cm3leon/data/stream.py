@@ -156,13 +156,11 @@ class ChooseDocument:
         if len(self.neighbours) > 1:
             shares = np.asarray(self.neighbours) / sum(self.neighbours)
             wanted = int(random.choice(len(shares), p=shares))
-            candidates = [
-                [*self._choose(segments, random)] for segments in record.neighbours
-            ]
-            if random.random() < self.itself:
-                candidates.append(own)
-            for number in random.permutation(len(candidates))[:wanted]:
-                parts += candidates[number]
+            others = record.neighbours
+            count = len(others) + (random.random() < self.itself)
+            for number in random.permutation(count)[:wanted]:
+                last = number == len(others)
+                parts += own if last else self._choose(others[number], random)
         return assemble(self.vocabulary, [*parts, *own])
 
     def _choose(
