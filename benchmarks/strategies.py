@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 import cm3leon
+from cm3leon.cli.bar import bar
 from cm3leon.decoding.engine import Engine
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.decoding.pool import strategies
@@ -127,20 +128,22 @@ def main() -> None:
     asked = ways(engine.options)
     base = f"guidance {engine.options.guidance_scale:g}"
     asked.setdefault(base, engine.options)
-    for seed in range(arguments.seeds):
-        seeds = range(seed * arguments.most, (seed + 1) * arguments.most)
-        drawn = {}
-        for name, options in asked.items():
-            drawn[name] = Candidates.of(engine, see, captions, options, seeds)
-        drawn[POOL] = drawn[base].with_every_second_of(drawn["CD-K"])
-        for name, candidates in drawn.items():
-            for count in counts:
-                seen = candidates.best(count)
-                pair = (
-                    frechet_distance(seen, real),
-                    float(alignment.score(seen, words).mean()),
-                )
-                found.setdefault(name, {}).setdefault(count, []).append(pair)
+    with bar("Drawing", arguments.seeds * len(asked)) as at:
+        for seed in range(arguments.seeds):
+            seeds = range(seed * arguments.most, (seed + 1) * arguments.most)
+            drawn = {}
+            for name, options in asked.items():
+                at(seed * len(asked) + len(drawn))
+                drawn[name] = Candidates.of(engine, see, captions, options, seeds)
+            drawn[POOL] = drawn[base].with_every_second_of(drawn["CD-K"])
+            for name, candidates in drawn.items():
+                for count in counts:
+                    seen = candidates.best(count)
+                    pair = (
+                        frechet_distance(seen, real),
+                        float(alignment.score(seen, words).mean()),
+                    )
+                    found.setdefault(name, {}).setdefault(count, []).append(pair)
     rows = {
         name: {count: np.array(pairs) for count, pairs in by_count.items()}
         for name, by_count in found.items()

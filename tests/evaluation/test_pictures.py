@@ -34,6 +34,18 @@ def test_the_distance_is_that_of_the_gaussians():
     assert frechet_distance(left, right) == pytest.approx(frechet_distance(right, left))
 
 
+def test_of_fewer_pictures_than_features_it_is_that_of_the_whole_covariances():
+    random = torch.Generator().manual_seed(0)
+    mixed = torch.randn(40, 40, generator=random).double()
+    left = torch.randn(12, 40, generator=random).double() @ mixed
+    right = torch.randn(9, 40, generator=random).double() @ mixed + 2
+    means = (left.mean(0) - right.mean(0)).square().sum()
+    covariances = left.T.cov(), right.T.cov()
+    root = np.sqrt(np.linalg.eigvals(covariances[0] @ covariances[1]) + 0j).real.sum()
+    whole = means + covariances[0].trace() + covariances[1].trace() - 2 * root
+    assert frechet_distance(left, right) == pytest.approx(float(whole), rel=1e-6)
+
+
 @pytest.fixture(scope="module")
 def see():
     return PictureFeatures()
