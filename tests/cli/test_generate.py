@@ -99,7 +99,7 @@ def test_a_network_enlarges_and_is_named(call):
     with Image.open("by.png") as picture, Image.open("small.png") as small:
         assert picture.width == 64  # a tiny model draws 16
         assert "Real-ESRGAN" in picture.text["enlarged"]
-        assert "Lanczos" in small.text["enlarged"]
+        assert "bicubic" in small.text["enlarged"]
 
 
 def test_how_it_was_drawn_is_told_in_the_picture(call):
@@ -119,7 +119,7 @@ def test_without_the_network_interpolation_enlarges_and_says_so(call, monkeypatc
     code, _, err = call("generate", "b", "--upscale", 4, "--seed", 1)
     assert (code, "needs the extra [upscale]" in err) == (0, True)
     with Image.open("b-1.png") as picture:
-        assert "Lanczos" in picture.text["enlarged"]
+        assert "bicubic" in picture.text["enlarged"]
 
 
 def test_prompts_come_from_a_file_too_and_onto_one_sheet(call):

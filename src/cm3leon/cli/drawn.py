@@ -283,7 +283,7 @@ def _enlarger(drawing: Drawing, pixels: int) -> "tuple[Callable[[Image], Image],
             )
         else:
             return upscaler, upscaler.name
-    return partial(enlarge, times=times), "Lanczos interpolation"
+    return partial(enlarge, times=times), "bicubic interpolation"
 
 
 def _write(

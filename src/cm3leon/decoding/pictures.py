@@ -41,11 +41,11 @@ def enlargement(pixels: int, size: int | None) -> int:
 
 
 def enlarge(picture: Image.Image, times: int) -> Image.Image:
-    """The picture with `times` as many pixels a side, smoothly (Lanczos)."""
+    """The picture with `times` as many pixels a side, smoothly (bicubic)."""
     if times == 1:
         return picture
     size = (picture.width * times, picture.height * times)
-    return picture.resize(size, Image.Resampling.LANCZOS)
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def slug(words: str) -> str:
