@@ -129,6 +129,19 @@ def test_guidance_of_one_draws_as_without_a_second_lane(engine, options, monkeyp
     assert codes(engine.extend(PROMPTS, replace(options))) == codes(alone)
 
 
+@pytest.mark.parametrize("window", [1, 3])
+def test_guidance_in_part_is_guidance_there_and_none_elsewhere(plain, options, window):
+    asked = replace(options, window=window, guidance_scale=5.0)
+    without = codes(plain.extend(PROMPTS, replace(asked, guidance_scale=1.0)))
+    guided = codes(plain.extend(PROMPTS, asked))
+    first = codes(plain.extend(PROMPTS, replace(asked, guidance_until=0.5)))
+    second = codes(plain.extend(PROMPTS, replace(asked, guidance_from=0.5)))
+    for row in range(len(PROMPTS)):
+        assert first[row][:8] == guided[row][:8]
+        assert second[row][:8] == without[row][:8]
+    assert len({*map(tuple, (without, guided, first, second))}) == 4
+
+
 def test_a_picture_is_extended_by_text_only(engine, options):
     document = Document(Text("a red apple"), PICTURES[0])
     extended = engine.extend(document, replace(options, max_text=5), want="text")
@@ -160,6 +173,28 @@ def test_a_picture_fills_a_hole_for_a_picture(engine, options):
     assert len(filled.images[0].codes) == 16
     assert filled.images[0].pixels is not None
     assert filled.segments[2] == Text("and a car")
+
+
+def test_guidance_leads_a_hole_for_a_picture_towards_the_words(plain, options):
+    holed = [Document(*one.segments, Hole("image")) for one in PROMPTS]
+    ignored = plain.fill(holed, replace(options, guidance_scale=0.0), seeds=[3, 3, 3])
+    assert len(set(codes(ignored))) == 1
+    one, other = (
+        codes(plain.fill(holed, replace(options, guidance_scale=scale)))
+        for scale in (1.0, 7.0)
+    )
+    assert one != other
+
+
+def test_guided_holes_with_and_without_words_are_filled_as_one_by_one(engine, options):
+    asked = replace(options, guidance_scale=3.0)
+    mixed = [
+        Document(Text("a red apple"), Hole("image")),
+        Document(Hole("image"), Hole()),
+        Document(Hole(), PICTURES[0]),
+    ]
+    alone = [engine.fill(one, asked, seeds=[seed]) for seed, one in enumerate(mixed)]
+    assert engine.fill(mixed, asked, seeds=[0, 1, 2]) == alone
 
 
 def test_several_holes_are_filled_in_order_and_lists_may_be_mixed(engine, options):

@@ -67,7 +67,8 @@ def exact(model, prompt, options):
         ids = torch.tensor(one.ids).expand(len(every), -1)
         logits = model(torch.cat([ids, every + START], 1), head=prompt.constraint.ids)
         scored.append(logits[:, len(one.ids) - 1 : -1].flatten(0, 1))
-    p = probabilities(drawing._combined(scored, options), options)
+    before = torch.arange(PLACES).repeat(len(every)) / PLACES
+    p = probabilities(drawing._combined(scored, options, before), options)
     p = p.view(*every.shape, CODES).gather(2, every[..., None])[..., 0]
     for place, id in prompt.known.items():
         p[:, place] = (every[:, place] == id - START).double()
@@ -106,8 +107,9 @@ def p_value(counts, shares):
         (NARROWED, 3),
         (CONTRASTED, 3),
         (EDITING, 9),
+        (replace(GUIDED, guidance_from=0.3, guidance_until=0.6), 3),
     ],
-    ids=["alone", "guided by 2", "guided by 3", "top-p", "CD-K", "edit"],
+    ids=["alone", "guided by 2", "guided by 3", "top-p", "CD-K", "edit", "in part"],
 )
 def test_pictures_are_as_frequent_as_the_model_says(smallest, options, window):
     options = replace(options, window=window)

@@ -23,6 +23,13 @@ from cm3leon.errors import ConfigError
         ("guidance_scale", -1.0, "guidance_scale is -1.0, below 0"),
         ("guidance_scale", math.inf, "guidance_scale is inf, below 0 or not finite"),
         ("guidance_scale", True, "guidance_scale is True, not a number"),
+        (
+            "guidance_from",
+            1.0,
+            "guidance_from is 1.0 and guidance_until 1.0; 0 <= from",
+        ),
+        ("guidance_until", 1.5, "guidance_until 1.5; 0 <= from < until <= 1"),
+        ("guidance_from", "0", "guidance_from is '0', not a number"),
         ("contrast_k", 0, "contrast_k is 0, below 1; leave it out for no contrast"),
         ("contrast_k", 2.5, "contrast_k is 2.5, not a whole number"),
         ("contrast_alpha", 0.0, "contrast_alpha is 0.0, outside (0, 1]"),
@@ -85,3 +92,8 @@ def test_two_ways_to_draw_at_once_are_refused():
         ConfigError, match="image_guidance_scale and contrast_k are two"
     ):
         GenerationOptions(image_guidance_scale=1.5, contrast_k=3)
+
+
+def test_nothing_is_contrasted_with_itself():
+    with pytest.raises(ConfigError, match="guidance_scale is 0, so contrast_k has"):
+        GenerationOptions(guidance_scale=0.0, contrast_k=3)

@@ -15,7 +15,7 @@ from torch import Tensor
 from cm3leon.decoding import jacobi
 from cm3leon.decoding.constraints import Constraint
 from cm3leon.decoding.contrastive import contrast
-from cm3leon.decoding.guidance import guide, guide_edit
+from cm3leon.decoding.guidance import guide, guide_edit, scale_at
 from cm3leon.decoding.lanes import Lanes, Room
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.decoding.prompt import Prompt
@@ -168,13 +168,18 @@ class Drawing:
     ) -> Int[Tensor, " batch"]:
         """What some requests with the same options draw, as columns of the head."""
         requests = [self.requests[row] for row in rows]
-        one = _combined(logits.unbind(1), options)
+        drawn = [len(request.ids) / request.prompt.most for request in requests]
+        one = _combined(
+            logits.unbind(1), options, torch.tensor(drawn, device=logits.device)
+        )
         penalty = options.repetition_penalty
         penalised = self._constraint.kind == "text" and penalty != 1
         if penalised:
             seen = torch.zeros_like(one, dtype=torch.bool)
             for row, request in enumerate(requests):
-                seen[row] = torch.isin(self._head, torch.tensor(request.ids))
+                seen[row] = torch.isin(
+                    self._head, torch.tensor(request.ids, device=self._head.device)
+                )
             one = penalise(one, seen, penalty)
         one = self._constraint.restrict(one, [not request.ids for request in requests])
         return sample(one, options, [request.chance for request in requests])
@@ -189,20 +194,34 @@ class Drawing:
 
 
 def _combined(
-    lanes: Sequence[Float[Tensor, "batch vocab"]], options: GenerationOptions
+    lanes: Sequence[Float[Tensor, "batch vocab"]],
+    options: GenerationOptions,
+    drawn: Float[Tensor, " batch"],
 ) -> Float[Tensor, "batch vocab"]:
-    """Logits of all lanes as one: guided, then contrasted if that is asked for."""
+    """Logits of all lanes as one: guided, then contrasted if that is asked for.
+
+    Args:
+        lanes: of all prompts the first, of all the second, ...
+        options: how to draw.
+        drawn: share of the ids of each that stand before this one, in [0, 1).
+    """
     if len(lanes) == 1:
         return lanes[0]
+
+    def scale(whole: float) -> float | Float[Tensor, "batch 1"]:
+        start, stop = options.guidance_from, options.guidance_until
+        always = start == 0 and stop == 1
+        return whole if always else scale_at(drawn, whole, start, stop)
+
     if len(lanes) == 3:
         assert options.image_guidance_scale is not None, "so the lane was made"
         return guide_edit(
             *lanes,
-            image_scale=options.image_guidance_scale,
-            text_scale=options.guidance_scale,
+            image_scale=scale(options.image_guidance_scale),
+            text_scale=scale(options.guidance_scale),
         )
     conditional, unconditional = lanes
-    logits = guide(conditional, unconditional, options.guidance_scale)
+    logits = guide(conditional, unconditional, scale(options.guidance_scale))
     if options.contrast_k is None:
         return logits
     return contrast(

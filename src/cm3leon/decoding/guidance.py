@@ -16,7 +16,7 @@ from torch import Tensor
 def guide(
     conditional: Float[Tensor, "batch vocab"],
     unconditional: Float[Tensor, "batch vocab"],
-    scale: float,
+    scale: float | Float[Tensor, "batch 1"],
 ) -> Float[Tensor, "batch vocab"]:
     """Guided logits: 1 is the conditional ones exactly, 0 the unconditional ones.
 
@@ -31,8 +31,8 @@ def guide_edit(
     pictured: Float[Tensor, "batch vocab"],
     unconditional: Float[Tensor, "batch vocab"],
     *,
-    image_scale: float,
-    text_scale: float,
+    image_scale: float | Float[Tensor, "batch 1"],
+    text_scale: float | Float[Tensor, "batch 1"],
 ) -> Float[Tensor, "batch vocab"]:
     """Logits guided by a picture and an instruction, each with its own scale.
 
@@ -46,3 +46,18 @@ def guide_edit(
     """
     image = torch.lerp(unconditional, pictured, image_scale)
     return image + text_scale * (conditional - pictured)
+
+
+def scale_at(
+    drawn: Float[Tensor, " batch"], scale: float, start: float, stop: float
+) -> Float[Tensor, "batch 1"]:
+    """The scale where `start <= drawn < stop`, elsewhere 1, which is no guidance.
+
+    What guidance costs in variety it may cost for a part of the picture only.
+    Kynkäänniemi et al. 2024 do so for noise levels, this for shares of the codes.
+
+    >>> scale_at(torch.tensor([0.0, 0.25, 0.5]), 3.0, 0.25, 0.5).flatten()
+    tensor([1., 3., 1.])
+    """
+    inside = (drawn >= start) & (drawn < stop)
+    return torch.where(inside, scale, 1.0)[:, None]

@@ -33,7 +33,7 @@ from cm3leon.decoding.prompt import Prompt
 from cm3leon.decoding.sampling import pick, probabilities
 from cm3leon.model.language_model import LanguageModel
 
-Combine = Callable[[Sequence[Tensor], GenerationOptions], Tensor]
+Combine = Callable[[Sequence[Tensor], GenerationOptions, Tensor], Tensor]
 
 
 def renew(
@@ -77,7 +77,8 @@ def steps(
         prompts: of pictures.
         options: how to draw.
         chances: a stream for each prompt, moved in its own passes only.
-        combine: makes one row of logits of those of a prompt's lanes.
+        combine: makes one row of logits of those of a prompt's lanes, told how to draw
+            and which share of the prompt's ids stands before.
 
     Raises:
         RequestError: they do not fit the memory.
@@ -103,7 +104,8 @@ def steps(
         behind = head[drafts[:, :-1]].repeat_interleave(count, 0)
         logits = lanes.read_ahead(torch.cat([last[:, None], behind], 1))
         each = [logits[lane::count].flatten(0, 1) for lane in range(count)]
-        p = probabilities(combine(each, options), options)
+        before = ((done[:, None] + places) / most[:, None]).flatten()
+        p = probabilities(combine(each, options, before), options)
         chance = _chance(chances, (done < most).tolist(), options.window)[:, :width]
         new, stay = renew(
             drafts.flatten(),

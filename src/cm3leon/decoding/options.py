@@ -23,6 +23,8 @@ class GenerationOptions:
     top_p: float = 1.0  # share of the probability kept; 1 keeps all
     top_k: int | None = None  # ids kept; None keeps all
     guidance_scale: float = 3.0  # pictures only; 1 is none. Yu et al. 2023, §3.1
+    guidance_from: float = 0.0  # share of a picture's codes before which there is none
+    guidance_until: float = 1.0  # and from which on; the paper guides all of them
     image_guidance_scale: float | None = None  # of the pictures before it, in
     # editing; None: 1, with two lanes only. Yu et al. 2023, §4.1: 1.5, words 7.5
     contrast_k: int | None = None  # CD-K, pictures only; None: off. §3.1, eq. 3
@@ -56,6 +58,12 @@ class GenerationOptions:
                 f"guidance_scale is {self.guidance_scale}, below 0 or not finite; 1 is "
                 "no guidance, 3 is usual"
             )
+        if not 0 <= self.guidance_from < self.guidance_until <= 1:
+            raise ConfigError(
+                f"guidance_from is {self.guidance_from} and guidance_until "
+                f"{self.guidance_until}; 0 <= from < until <= 1, and 0 and 1 guide all "
+                "of the picture"
+            )
         if self.image_guidance_scale is not None:
             if not 0 <= self.image_guidance_scale < math.inf:
                 raise ConfigError(
@@ -70,6 +78,11 @@ class GenerationOptions:
             raise ConfigError(
                 f"contrast_k is {self.contrast_k}, below 1; leave it out for no "
                 "contrast"
+            )
+        if self.contrast_k is not None and self.guidance_scale == 0:
+            raise ConfigError(
+                "guidance_scale is 0, so contrast_k has nothing to contrast; 1 is no "
+                "guidance"
             )
         if not 0 < self.contrast_alpha <= 1:
             raise ConfigError(
@@ -117,6 +130,8 @@ class GenerationOptions:
             "temperature",
             "top_p",
             "guidance_scale",
+            "guidance_from",
+            "guidance_until",
             "image_guidance_scale",
             "contrast_alpha",
             "repetition_penalty",
