@@ -132,6 +132,22 @@ def test_a_hidden_picture_is_filled_in_as_it_was_trained(codec, slot, options):
     assert prompt.constraint.kind == "image"
 
 
+def test_the_unconditional_lane_of_a_hidden_picture_hides_the_words(
+    codec, slot, options
+):
+    document = Document(WORDS, Hole("image"), Text("two cats"))
+    prompt = writer(codec, slot).fill(document, options)
+    v, lane = codec.vocabulary, prompt.unconditional
+    assert list(lane.ids) == [
+        *(v.eos, v.masks[0], v.break_, v.masks[1], v.break_, v.masks[2]),
+        *(v.eos, v.infills[1]),
+    ]
+    start = lane.positions[3] if slot else len(lane.ids)
+    assert lane.next_position == start
+    wordless = writer(codec, slot).fill(Document(Hole("image"), Hole()), options)
+    assert wordless.unconditional is None
+
+
 def test_an_answer_within_a_text_stands_behind_its_question(codec, slot, options):
     document = Document(Text("Question: what? Answer: "), Hole(), PICTURE)
     prompt = writer(codec, slot).fill(document, options)

@@ -1,5 +1,7 @@
 """Image infilling: exactly the hidden codes are drawn again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image as Pillow
@@ -34,6 +36,25 @@ def test_a_batch_of_different_masks_is_one_by_one(engine, options):
     for document, cells, seed in zip(together, HIDDEN, seeds, strict=True):
         [alone] = engine.redraw([WORDED], [cells], options, seeds=[seed])
         assert alone.images[-1].codes == document.images[-1].codes
+
+
+@pytest.mark.parametrize("contrast_k", [None, 3])
+def test_pictures_with_and_without_words_are_redrawn_as_one_by_one(
+    engine, options, contrast_k
+):
+    asked = replace(options, contrast_k=contrast_k)
+    mixed = [Document(PICTURE), WORDED]
+    together = engine.redraw(mixed, [[5, 6]] * 2, asked, seeds=[0, 1])
+    for seed, document in enumerate(mixed):
+        [alone] = engine.redraw([document], [[5, 6]], asked, seeds=[seed])
+        assert alone.images[-1].codes == together[seed].images[-1].codes
+
+
+def test_without_words_there_is_nothing_to_guide_towards(engine, options):
+    unguided = replace(options, guidance_scale=1.0)
+    for asked in (options, replace(unguided, contrast_k=3)):
+        drawn = engine.redraw([Document(PICTURE)], [[5, 6]], asked)
+        assert drawn == engine.redraw([Document(PICTURE)], [[5, 6]], unguided)
 
 
 def test_the_prompt_is_the_rotated_row_of_training(engine, options):

@@ -7,7 +7,7 @@ of chance, so what it becomes does not depend on what else is asked.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, get_args, overload, runtime_checkable
+from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
 from PIL import Image as Pixels
@@ -297,19 +297,11 @@ class Engine:
         waiting = list(range(len(documents)))
         while waiting:
             prompts = [self._writer.fill(documents[i], options) for i in waiting]
-            for kind in get_args(Kind):
-                pairs = zip(waiting, prompts, strict=True)
-                asked = [(i, p) for i, p in pairs if p.constraint.kind == kind]
-                rows = draw(
-                    self.model,
-                    [prompt for _, prompt in asked],
-                    options,
-                    [chances[i] for i, _ in asked],
-                    on_progress,
-                )
-                answers = self._segments(kind, rows)
-                for (i, _), answer in zip(asked, answers, strict=True):
-                    documents[i] = _filled(documents[i], answer)
+            streams = [chances[i] for i in waiting]
+            rows = self._draw(prompts, options, streams, on_progress)
+            for i, prompt, row in zip(waiting, prompts, rows, strict=True):
+                (answer,) = self._segments(prompt.constraint.kind, [row])
+                documents[i] = _filled(documents[i], answer)
             waiting = [i for i in waiting if documents[i].holes]
         return documents[0] if isinstance(document, Document) else documents
 
@@ -347,7 +339,7 @@ class Engine:
             for document, cells in zip(documents, hidden, strict=True)
         ]
         chances = random_streams(len(prompts), options, seeds)
-        rows = draw(self.model, prompts, options, chances, on_progress)
+        rows = self._draw(prompts, options, chances, on_progress)
         vocabulary, whole = self.codec.vocabulary, []
         for document, cells, row in zip(documents, hidden, rows, strict=True):
             codes = list(document.images[-1].codes or ())
@@ -358,6 +350,27 @@ class Engine:
             Document(*one.segments[:-1], Image(codes=tuple(codes), pixels=picture))
             for one, codes, picture in zip(documents, whole, pixels, strict=True)
         ]
+
+    def _draw(
+        self,
+        prompts: Sequence[Prompt],
+        options: GenerationOptions,
+        chances: Sequence[torch.Generator],
+        on_progress: Progress | None,
+    ) -> list[list[int]]:
+        """As `draw`, for prompts of any kind; those of one kind side by side."""
+        kinds: dict[tuple[Kind, int], list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            kind = (prompt.constraint.kind, len(prompt.lanes))
+            kinds.setdefault(kind, []).append(place)
+        rows: list[list[int]] = [[] for _ in prompts]
+        for places in kinds.values():
+            asked = [prompts[place] for place in places]
+            streams = [chances[place] for place in places]
+            drawn = draw(self.model, asked, options, streams, on_progress)
+            for place, row in zip(places, drawn, strict=True):
+                rows[place] = row
+        return rows
 
     @cached_property
     def retriever(self) -> Retrieves:

@@ -10,6 +10,8 @@
              unconditional  <eos> IMAGE <break> <mask:0> <break>
              nothing        <eos> <mask:0> <break>
     fill     conditional    <eos> <mask:0> <break> IMAGE <eos> <infill:0>
+    a pic-   conditional    <eos> TEXT <break> <mask:0> <eos> <infill:0>
+    ture     unconditional  <eos> <mask:0> <break> <mask:1> <eos> <infill:1>
     redraw   conditional    <eos> TEXT <break> CODES <mask:0> CODES <eos> <infill:0>
              unconditional  <eos> <mask:0> <break> CODES <mask:1> CODES <eos> <infill:1>
 
@@ -26,7 +28,7 @@ from cm3leon.decoding.lanes import Lane
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import RequestError
 from cm3leon.tokens.codec import Codec, check_holes, positions
-from cm3leon.tokens.document import Document, Hole, Image, Text
+from cm3leon.tokens.document import Document, Hole, Image, Segment, Text
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,9 @@ class PromptWriter:
                 masked = self.codec.extend_prompt(Document(), neighbours)
             unconditional = self._lane(masked, repeat("text"), vocabulary.image.start)
         constraint = Constraint.image(self.codec)
-        prompt = self._prompt(constraint, conditional, unconditional, options)
+        prompt = self._prompt(
+            constraint, conditional, unconditional, options, retrieved=len(neighbours)
+        )
         if options.image_guidance_scale is None:
             return prompt
         if not document.images:
@@ -127,17 +131,33 @@ class PromptWriter:
                 f"the document has {len(holes)} holes, the model knows "
                 f"{len(vocabulary.masks)}; fill some of them first"
             )
-        ids = self.codec.fill_prompt(_without_empty_text(document))
-        body = self._lane(ids[:-1], [hole.wants for hole in holes], vocabulary.eos)
+        document = _without_empty_text(document)
+        lane = self._filling(document, 0)
+        if holes[0].wants == "text":
+            return self._prompt(Constraint.filling(self.codec), lane, None, options)
+        unconditional = None
+        masked = _without_words(document)
+        if options.is_guided and masked != document:
+            if len(masked.holes) > len(vocabulary.masks):
+                raise RequestError(
+                    f"guidance hides the words: {len(masked.holes)} holes, and the "
+                    f"model knows {len(vocabulary.masks)}; ask for guidance_scale 1"
+                )
+            wants = [hole.wants for hole in masked.holes]
+            unconditional = self._filling(masked, wants.index("image"))
+        constraint = Constraint.image(self.codec)
+        return self._prompt(constraint, lane, unconditional, options)
+
+    def _filling(self, document: Document, hole: int) -> Lane:
+        """A document with holes, of which the content of one is still to follow."""
+        vocabulary = self.codec.vocabulary
+        ids = self.codec.fill_prompt(document, hole=hole)
+        wants = [one.wants for one in document.holes]
+        body = self._lane(ids[:-1], wants, vocabulary.eos)
         infill, after = len(ids) - 1, len(ids)
         if self.position_slot:
-            start = body.positions[ids.index(vocabulary.masks[0])]
-            infill, after = start, start
-        lane = Lane(tuple(ids), (*body.positions, infill), after)
-        constraint = Constraint.filling(self.codec)
-        if holes[0].wants == "image":
-            constraint = Constraint.image(self.codec)
-        return self._prompt(constraint, lane, None, options)
+            infill = after = body.positions[ids.index(vocabulary.masks[hole])]
+        return Lane(tuple(ids), (*body.positions, infill), after)
 
     def redraw(
         self, document: Document, hidden: Collection[int], options: GenerationOptions
@@ -177,14 +197,12 @@ class PromptWriter:
         if not worded:  # a picture never stands alone in training
             words = Document(Hole(), *document.segments)
             masked = [*self.codec.mask_prompt(words)[:-1], vocabulary.eos]
-        unconditional = self._hiding(masked, span)
-        conditional = unconditional
-        if worded:
-            conditional = self._hiding(self.codec.encode(document), span)
-        guided = options.is_guided  # without words both lanes are alike
+        lane, unconditional = self._hiding(masked, span), None
+        if worded:  # else there is nothing to guide towards
+            unconditional = lane if options.is_guided else None
+            lane = self._hiding(self.codec.encode(document), span)
         constraint = Constraint.image(self.codec)
-        lanes = (conditional, unconditional if guided else None)
-        prompt = self._prompt(constraint, *lanes, options, len(span))
+        prompt = self._prompt(constraint, lane, unconditional, options, len(span))
         known = {
             place - span.start: vocabulary.image_id(last.codes[place])
             for place in span
@@ -238,6 +256,7 @@ class PromptWriter:
         unconditional: Lane | None,
         options: GenerationOptions,
         codes: int | None = None,
+        retrieved: int = 0,
     ) -> Prompt:
         picture = constraint.kind == "image"
         least = (codes or self.codec.codes_per_image) if picture else 1
@@ -249,6 +268,11 @@ class PromptWriter:
             raise RequestError(
                 f"the prompt takes {max(used, furthest + 1)} ids and {wanted} more, "
                 f"the model reads {self.context}; shorten the prompt"
+                + (
+                    f" or ask for fewer than {retrieved} neighbours"
+                    if retrieved
+                    else ""
+                )
             )
         most = least if picture else min(options.max_text, self.context - used)
         return Prompt(conditional, unconditional, constraint, most)
@@ -261,6 +285,18 @@ def _refuse_image_guidance(options: GenerationOptions) -> None:
             f"image_guidance_scale is {options.image_guidance_scale}, and it is for "
             "editing: a picture that follows a picture and words; leave it out"
         )
+
+
+def _without_words(document: Document) -> Document:
+    """The document with a hole for each run of its texts."""
+    masked: list[Segment] = []
+    for segment in document.segments:
+        worded = isinstance(segment, Text) or segment == Hole("text")
+        if not worded:
+            masked.append(segment)
+        elif not masked or masked[-1] != Hole("text"):
+            masked.append(Hole("text"))
+    return Document(*masked)
 
 
 def _without_empty_text(document: Document) -> Document:

@@ -120,13 +120,23 @@ class Codec:
         return [*prefix, self.vocabulary.break_]
 
     def fill_prompt(
-        self, document: Document, neighbours: Sequence[Document] = ()
+        self,
+        document: Document,
+        neighbours: Sequence[Document] = (),
+        *,
+        hole: int = 0,
     ) -> list[int]:
-        """What a hole's content follows: `<eos> … <mask:0> … <eos> <infill:0>`."""
+        """What a hole's content follows: `<eos> … <mask:0> … <eos> <infill:0>`.
+
+        Args:
+            document: with holes.
+            neighbours: those that stand before it.
+            hole: which of its holes the content is for.
+        """
         if not document.holes:
             raise RequestError("the document has no hole to fill")
         v = self.vocabulary
-        return [*self._prefix(neighbours, document), v.eos, v.infills[0]]
+        return [*self._prefix(neighbours, document), v.eos, v.infills[hole]]
 
     def decode(self, ids: Sequence[int]) -> Document:
         """The document of unrotated ids; padding is ignored.
