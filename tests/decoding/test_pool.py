@@ -52,9 +52,9 @@ def test_one_candidate_is_drawn_as_the_options_say(judged):
     assert only.options == OPTIONS
 
 
-def test_contrast_that_was_asked_for_is_the_other_half():
-    plain, contrast = strategies(GenerationOptions(contrast_k=3))
-    assert (plain.contrast_k, contrast.contrast_k) == (None, 3)
+def test_contrast_that_was_asked_for_is_the_first_half():
+    contrast, plain = strategies(GenerationOptions(contrast_k=3))
+    assert (contrast.contrast_k, plain.contrast_k) == (3, None)
 
 
 def test_progress_goes_up_to_the_end(judged):

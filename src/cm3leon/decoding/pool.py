@@ -28,9 +28,13 @@ class Candidate:
 
 
 def strategies(options: GenerationOptions) -> tuple[GenerationOptions, ...]:
-    """The two of the paper: as the options say, and by CD-K without guidance."""
+    """The two of the paper: as the options say, and by CD-K without guidance.
+
+    Options that ask for CD-K come first, too, and then the same without it. Temperature
+    and top-p are those of the options in both.
+    """
     if options.contrast_k is not None:
-        return (replace(options, contrast_k=None), options)
+        return (options, replace(options, contrast_k=None))
     contrasted = replace(
         options, image_guidance_scale=None, contrast_k=CONTRAST_K, guidance_scale=1.0
     )
@@ -52,7 +56,7 @@ def pool(
         engine: a model with a bi-encoder.
         documents: what is to be drawn, in words.
         count: of candidates; the first, third, … are drawn as the options say, the
-            others by CD-K.
+            others by CD-K, or if that is what they say, without.
         options: how to draw; by default the model's own.
         seeds: of each document's first candidate, the next have the numbers after it;
             by default all begin at the options' seed.
