@@ -1,13 +1,14 @@
 """Options of drawing, compared on the captions of val_concept, which is for choosing.
 
 python benchmarks/sweep.py --data CORPUS --alignment alignment.safetensors
-    [--model FOLDER] [--pictures 256] [--seeds 1] [--scales 2,3,4,6]
-    [--temperatures 0.7,1.0] [--top-p 0.9,1.0]
+    [--model FOLDER] [--pictures 256] [--seeds 1] [--over NAME=VALUE,VALUE ...]
 
-The rest is as the model's own options say. Prints the Fréchet distance of the drawn
-pictures to the captions' own, and how well they match the captions (alignment,
-`benchmarks/alignment.py`), beside that of the real pictures, which is the limit. Needs
-the extra [evaluation].
+Every combination of the named options (`cm3leon.decoding.options`), for example
+`--over guidance_scale=1.5,2 temperature=0.5,0.7` or `--over guidance_scale=1
+contrast_k=3,10 contrast_alpha=0.1,0.5`; the rest is as the model's own options say.
+Prints the Fréchet distance of the drawn pictures to the captions' own, and how well
+they match the captions (alignment, `benchmarks/alignment.py`), beside that of the real
+pictures, which is the limit. Needs the extra [evaluation].
 """
 
 import argparse
@@ -18,16 +19,30 @@ from pathlib import Path
 import numpy as np
 
 import cm3leon
+from cm3leon.cli.bar import bar
 from cm3leon.evaluation.alignment import Alignment
 from cm3leon.evaluation.drawing import colour_pictures, draw_captions
 from cm3leon.evaluation.features import PictureFeatures, TextFeatures
 from cm3leon.evaluation.frechet import frechet_distance
 from cm3leon.images.pixels import square
 
+OVER = ("guidance_scale=1,1.5,2,3", "temperature=0.5,0.7,1", "top_p=0.9,1")
 
-def numbers(words: str) -> list[float]:
-    """`"2,3.5"` -> [2.0, 3.5]."""
-    return [float(word) for word in words.split(",")]
+
+def values(over: str) -> tuple[str, list[int | float | str]]:
+    """`"top_p=0.9,1"` -> ("top_p", [0.9, 1])."""
+    name, _, words = over.partition("=")
+    return name, [number(word) for word in words.split(",")]
+
+
+def number(word: str) -> int | float | str:
+    """A word as the number that it is, if it is one."""
+    for kind in (int, float):
+        try:
+            return kind(word)
+        except ValueError:
+            continue
+    return word
 
 
 def main() -> None:
@@ -38,11 +53,12 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=None)
     parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--scales", type=numbers, default=[2.0, 3.0, 4.0, 6.0])
-    parser.add_argument("--temperatures", type=numbers, default=[0.7, 1.0])
-    parser.add_argument("--top-p", type=numbers, default=[0.9, 1.0])
+    parser.add_argument("--over", nargs="+", default=OVER, metavar="NAME=VALUE,VALUE")
     arguments = parser.parse_args()
     engine = cm3leon.load(arguments.model)
+    over = dict(map(values, arguments.over))
+    combined = [dict(zip(over, one, strict=True)) for one in product(*over.values())]
+    asked = [replace(engine.options, **one) for one in combined]
     see, read = PictureFeatures(), TextFeatures()
     alignment = Alignment.load(arguments.alignment)
     pictures = colour_pictures(arguments.data, "val_concept", arguments.pictures)
@@ -56,36 +72,29 @@ def main() -> None:
     print(
         f"{len(pictures)} captions of val_concept, {arguments.seeds} seeds; {see.name}"
     )
-    print("| guidance | temperature | top-p | Fréchet distance | alignment |")
-    print("|---:|---:|---:|---:|---:|")
-    print(f"| real pictures | | | 0 | {alignment.score(real, words).mean():.3f} |")
+    print(f"| {' | '.join(over)} | Fréchet distance | alignment |")
+    print("|" + "---:|" * (len(over) + 2))
+    rest = " |" * len(over)
+    print(f"| real pictures{rest} 0 | {alignment.score(real, words).mean():.3f} |")
     print(
-        f"| the same through their codes | | | {frechet_distance(through, real):.1f} "
+        f"| through their codes{rest} {frechet_distance(through, real):.1f} "
         f"| {alignment.score(through, words).mean():.3f} |"
     )
-    for scale, temperature, top_p in product(
-        arguments.scales, arguments.temperatures, arguments.top_p
-    ):
-        rows = []
-        for seed in range(arguments.seeds):
-            options = replace(
-                engine.options,
-                guidance_scale=scale,
-                temperature=temperature,
-                top_p=top_p,
-                seed=seed,
+    with bar("Drawing", len(asked) * arguments.seeds) as at:
+        for place, (one, options) in enumerate(zip(combined, asked, strict=True)):
+            rows = []
+            for seed in range(arguments.seeds):
+                at(place * arguments.seeds + seed)
+                drawn = draw_captions(engine, captions, replace(options, seed=seed))
+                seen = see(drawn)
+                score = float(alignment.score(seen, words).mean())
+                rows.append((frechet_distance(seen, real), score))
+            (distance, score), (far, off) = np.mean(rows, axis=0), np.std(rows, axis=0)
+            print(
+                f"| {' | '.join(map(str, one.values()))} | {distance:.1f} ± {far:.1f} "
+                f"| {score:.3f} ± {off:.3f} |",
+                flush=True,
             )
-            seen = see(draw_captions(engine, captions, options))
-            score = float(alignment.score(seen, words).mean())
-            rows.append((frechet_distance(seen, real), score))
-        (distance, score), (far, off) = np.mean(rows, axis=0), np.std(rows, axis=0)
-        spread = arguments.seeds > 1
-        print(
-            f"| {scale:g} | {temperature:g} | {top_p:g} "
-            f"| {distance:.1f}{f' ± {far:.1f}' if spread else ''} "
-            f"| {score:.3f}{f' ± {off:.3f}' if spread else ''} |",
-            flush=True,
-        )
 
 
 if __name__ == "__main__":
