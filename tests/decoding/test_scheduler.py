@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from cm3leon.decoding.drawing import Drawing
 from cm3leon.decoding.scheduler import Scheduler
 from cm3leon.errors import RequestError
 from cm3leon.tokens.document import Document, Image, Text
@@ -107,6 +108,37 @@ def test_what_fails_in_the_thread_is_told_to_whoever_waits(engine, asked, monkey
         job = begin(scheduler, asked[0])
         with pytest.raises(OSError, match="no pixels today"):
             job.result(60.0)
+
+
+@pytest.mark.parametrize("what", ["join", "step"])
+@pytest.mark.parametrize("failing", [0, 3], ids=["guided pictures", "text"])
+def test_a_batch_that_fails_takes_no_other_with_it(
+    plain, asked, monkeypatch, what, failing
+):
+    """Nor the next of its kind, although it fails when its work is half done."""
+    requests = asked[:4]
+    lane_counts = [2, 1, 2, 1]
+    kinds = [(one[2], n) for one, n in zip(requests, lane_counts, strict=True)]
+    whole, errors = getattr(Drawing, what), [OSError("no memory today")]
+
+    def fail(self, *joining):
+        kind = self._constraint.kind, self._lanes._room.lanes
+        found = whole(self, *joining)
+        if errors and kind == kinds[failing]:
+            raise errors.pop()
+        return found
+
+    monkeypatch.setattr(Drawing, what, fail)
+    with Scheduler(plain) as scheduler:
+        with scheduler._changed:  # so that all are taken in one round
+            jobs = [begin(scheduler, request, rows=1) for request in requests]
+        for request, job, kind in zip(requests, jobs, kinds, strict=True):
+            if kind == kinds[failing]:
+                with pytest.raises(OSError, match="no memory today"):
+                    job.result(60.0)
+                assert list(job) == []  # it is not waited for ever either
+                job = begin(scheduler, request)
+            assert parts(job.result(60.0)) == parts(alone(plain, request))
 
 
 def test_bad_requests_are_refused_at_once(engine, asked):

@@ -11,7 +11,7 @@ soon as a place is free, and leaves when it has ended or is cancelled.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from queue import SimpleQueue
 from threading import Condition, Thread
@@ -175,9 +175,7 @@ class Scheduler:
             self._closed = True
             left = [*self._waiting, *self._going.values()]
         for job in left:
-            if job._future.set_running_or_notify_cancel():
-                job._future.set_exception(error)
-            job._events.put(None)
+            _fail(job, error)
 
     def _go_on(self) -> None:
         """Wait for something to do, and do one step of it."""
@@ -186,17 +184,33 @@ class Scheduler:
                 self._changed.wait()
             joining = self._next()
             drawings = list(self._drawings.values())
-        for drawing, jobs in joining.items():
+        for jobs in joining.values():  # all of them, before any can fail
             self._going |= {job._request: job for job in jobs}
-            drawing.join([job._request for job in jobs])
         for drawing in drawings:
-            gone = [one for one in drawing.requests if self._going[one].done]
-            if gone:
-                drawing.leave(gone)
-            for request in gone:
-                self._going.pop(request)._events.put(None)
-            if drawing.requests:
-                self._step(drawing)
+            try:
+                self._go_on_with(drawing, joining.get(drawing, []))
+            except Exception as error:  # the other batches go on
+                self._give_up(drawing, error)
+
+    def _go_on_with(self, drawing: Drawing, joining: Sequence[Job]) -> None:
+        """Let requests join and leave a batch, and do one step of it."""
+        if joining:
+            drawing.join([job._request for job in joining])
+        gone = [one for one in drawing.requests if self._going[one].done]
+        if gone:
+            drawing.leave(gone)
+        for request in gone:
+            self._going.pop(request)._events.put(None)
+        if drawing.requests:
+            self._step(drawing)
+
+    def _give_up(self, drawing: Drawing, error: Exception) -> None:
+        """Tell all of a batch what went wrong in it, and free their places."""
+        jobs = [job for job in self._going.values() if self._drawing(job) is drawing]
+        for job in jobs:
+            del self._going[job._request]
+            _fail(job, error)
+        drawing.leave(list(drawing.requests))
 
     def _next(self) -> dict[Drawing, list[Job]]:
         """Take those for whom a place is free from the queue, the first first."""
@@ -229,3 +243,10 @@ class Scheduler:
                 job._future.set_result(document)
             del self._going[request]
             job._events.put(None)
+
+
+def _fail(job: Job, error: BaseException) -> None:
+    """End a job by an error, unless it is cancelled."""
+    if job._future.set_running_or_notify_cancel():
+        job._future.set_exception(error)
+    job._events.put(None)
