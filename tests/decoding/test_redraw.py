@@ -1,13 +1,18 @@
 """Image infilling: exactly the hidden codes are drawn again."""
 
 from dataclasses import replace
+from fractions import Fraction
+from itertools import product
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image as Pillow
 
 from cm3leon.decoding.regions import box_of, cells_of_box, cells_of_mask
 from cm3leon.errors import RequestError
+from cm3leon.images.pixels import square
 from cm3leon.objective.cm3 import rotate
 from cm3leon.tokens.codec import positions
 from cm3leon.tokens.document import Document, Hole, Image, Text
@@ -118,3 +123,57 @@ def test_a_painted_mask_is_the_cells_it_touches(tmp_path):
     (tmp_path / "none.png").write_bytes(b"nothing")
     with pytest.raises(RequestError, match=r"none\.png"):
         cells_of_mask(tmp_path / "none.png", 4)
+
+
+@pytest.fixture(scope="module")
+def cells_of(tmp_path_factory):
+    """The cells that a painted array hides, by way of a file."""
+    path = tmp_path_factory.mktemp("masks") / "mask.png"
+
+    def cells(painted, grid):
+        Pillow.fromarray(painted).save(path)
+        return cells_of_mask(path, grid)
+
+    return cells
+
+
+def touched(pixel, side, edge, grid):
+    """By hand: the cells of one side that a pixel has any part in."""
+    cell, first = Fraction(edge, grid), Fraction(side - edge, 2)
+    borders = [(first + cell * i, first + cell * (i + 1)) for i in range(grid)]
+    return [i for i, (a, b) in enumerate(borders) if a < pixel + 1 and pixel < b]
+
+
+@given(data=st.data(), grid=st.sampled_from([1, 3, 4, 16, 32]))
+def test_a_single_painted_pixel_hides_all_cells_it_touches(cells_of, data, grid):
+    """Of masks of any shape, smaller than the grid and no multiple of it as well."""
+    width, height = data.draw(st.tuples(st.integers(1, 70), st.integers(1, 70)))
+    x, y = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    painted = np.zeros((height, width), dtype=np.uint8)
+    painted[y, x] = 255
+    edge = min(width, height)
+    rows, columns = (touched(*one, edge, grid) for one in ((y, height), (x, width)))
+    wanted = [row * grid + column for row, column in product(rows, columns)]
+    assert cells_of(painted, grid) == wanted
+
+
+@pytest.mark.parametrize("thick", [1, 2])
+def test_a_thin_line_in_a_large_mask_is_not_lost(cells_of, thick):
+    painted = np.zeros((2048, 2048), dtype=np.uint8)
+    painted[1000 : 1000 + thick, 100:1900] = 255
+    assert cells_of(painted, 16) == [7 * 16 + column for column in range(15)]
+
+
+@pytest.mark.parametrize(("width", "height"), [(120, 80), (80, 131), (97, 40)])
+def test_a_mask_is_cropped_as_the_picture_it_was_painted_on(cells_of, width, height):
+    """Every cell the paint can be seen in when the picture is made square is hidden."""
+    painted = np.zeros((height, width), dtype=np.uint8)
+    painted[height // 3 : height // 2, width // 3 : width // 2] = 255
+    squared = square(Pillow.fromarray(painted), 8)
+    seen = np.flatnonzero(np.asarray(squared.convert("L")) > 127)
+    assert len(seen) > 0
+    assert set(seen) <= set(cells_of(painted, 8))
+    beside = np.full((height, width), 255, dtype=np.uint8)
+    left, top = (width - min(width, height)) // 2, (height - min(width, height)) // 2
+    beside[top : height - top, left : width - left] = 0  # but half pixels are within
+    assert cells_of(beside, 8) == []

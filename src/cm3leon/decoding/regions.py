@@ -1,15 +1,12 @@
 """Parts of a picture as cells of its grid of codes."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from cm3leon.errors import RequestError
 from cm3leon.images.picture_files import Refusal, decode
-from cm3leon.images.pixels import square
-
-SIDE = 512  # pixels at which a painted mask is looked at
 
 
 def box_of(words: str) -> tuple[float, float, float, float]:
@@ -54,7 +51,8 @@ def cells_of_box(box: tuple[float, float, float, float], grid: int) -> list[int]
 def cells_of_mask(path: str | Path, grid: int) -> list[int]:
     """The cells a painted mask touches: where it is lighter than middle grey.
 
-    The mask is cropped as pictures are, to its centre square.
+    One painted pixel is enough. The mask is cropped as pictures are, to its centre
+    square, whatever its size.
 
     Raises:
         RequestError: the file is no picture.
@@ -62,14 +60,25 @@ def cells_of_mask(path: str | Path, grid: int) -> list[int]:
     found = decode(Path(path))
     if isinstance(found, Refusal):
         raise RequestError(f"{path}: {found.kind} ({found.reason}); give a picture")
-    side = SIDE // grid * grid
-    light = (
-        np.asarray(
-            square(found, side)
-            .convert("L")
-            .resize((side, side), Image.Resampling.NEAREST)
-        )
-        > 127
-    )
-    blocks = light.reshape(grid, side // grid, grid, side // grid).any(axis=(1, 3))
-    return [int(cell) for cell in np.flatnonzero(blocks)]
+    light = np.asarray(found.convert("L")) > 127
+    edge = min(found.size)
+    across, down = (_pixels_of_cells(side, edge, grid) for side in found.size)
+    rows = np.stack([light[pixels].any(axis=0) for pixels in down])
+    cells = np.stack([rows[:, pixels].any(axis=1) for pixels in across], axis=1)
+    return [int(cell) for cell in np.flatnonzero(cells)]
+
+
+def _pixels_of_cells(side: int, edge: int, grid: int) -> list[slice]:
+    """The pixels of one side of a picture that each cell of its centre square touches.
+
+    Args:
+        side: pixels.
+        edge: of the square; its borders may cut pixels in half.
+        grid: cells a side.
+
+    >>> _pixels_of_cells(10, 4, 2)
+    [slice(3, 5, None), slice(5, 7, None)]
+    """
+    unit = 2 * grid  # to a pixel, so that all borders are whole numbers
+    borders = [(side - edge) * grid + 2 * edge * cell for cell in range(grid + 1)]
+    return [slice(one // unit, -(-end // unit)) for one, end in pairwise(borders)]
