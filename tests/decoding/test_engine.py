@@ -264,6 +264,7 @@ def test_progress_counts_every_step(plain, options):
 def test_nothing_asked_is_nothing_drawn(plain, options):
     assert plain.extend([], options) == []
     assert plain.fill([], options) == []
+    assert plain.redraw([], [], options) == []
 
 
 def test_what_is_impossible_is_refused(plain, options):

@@ -340,6 +340,8 @@ class Engine:
         ]
         chances = random_streams(len(prompts), options, seeds)
         rows = self._draw(prompts, options, chances, on_progress)
+        if not rows:
+            return []
         vocabulary, whole = self.codec.vocabulary, []
         for document, cells, row in zip(documents, hidden, rows, strict=True):
             codes = list(document.images[-1].codes or ())
