@@ -96,6 +96,33 @@ def test_editing_hides_the_words_and_shows_the_picture_in_the_unconditional_lane
     assert list(prompt.unconditional.ids) == wanted
 
 
+def test_editing_by_two_scales_has_a_third_lane_that_knows_neither(
+    codec, slot, options
+):
+    """All three are the beginnings of rows of training, of which two hide captions."""
+    words = Text("make it blue")
+    editing = replace(options, image_guidance_scale=1.5)
+    prompt = writer(codec, slot).extend(Document(PICTURE, words), "image", editing)
+    v = codec.vocabulary
+    said = codec.encode(Document(words))[1:-1]
+    codes = [v.image_id(code) for code in PICTURE.codes]
+    full, pictured, nothing = prompt.lanes
+    assert list(full.ids) == [v.eos, *codes, v.break_, *said, v.break_]
+    assert list(pictured.ids) == [v.eos, *codes, v.break_, v.masks[0], v.break_]
+    assert list(nothing.ids) == [v.eos, v.masks[0], v.break_]
+    assert (full, pictured) == (prompt.conditional, prompt.unconditional)
+    edit, alone = Document(PICTURE, words, PICTURE), Document(words, PICTURE)
+    assert_begins(full, *trained(codec, edit, None, slot))
+    start = 1 + len(codes) + 1
+    hidden = range(start, start + len(said))
+    assert_begins(pictured, *trained(codec, edit, hidden, slot))
+    assert_begins(nothing, *trained(codec, alone, range(1, 1 + len(said)), slot))
+    assert (
+        writer(codec, slot).extend(Document(PICTURE, words), "image", options).nothing
+        is None
+    )
+
+
 def test_a_caption_is_filled_in_as_it_was_trained(codec, slot, options):
     prompt = writer(codec, slot).fill(Document(Hole(), PICTURE), options)
     v = codec.vocabulary
