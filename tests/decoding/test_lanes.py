@@ -1,3 +1,5 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -5,6 +7,7 @@ from torch.testing import assert_close
 from cm3leon.decoding import lanes as lanes_module
 from cm3leon.decoding.lanes import Lane, Lanes, Room
 from cm3leon.errors import RequestError
+from cm3leon.tokens.document import Document, Image, Text
 
 
 def joined(model, requests, more, head):
@@ -196,6 +199,26 @@ def test_a_batch_that_does_not_fit_the_memory_is_refused_before_it_is_made(model
         Lanes(model, Room(10**9, 2, 500, 0), torch.arange(4))
     with pytest.raises(RequestError, match="take a smaller model"):
         Room(1, 1, 10**15, 0).check(model)
+
+
+def test_as_many_as_a_refusal_names_are_drawn(plain, options, monkeypatch):
+    """Where half a request more than three would fit."""
+    document, picture = Document(Text("b")), Image(codes=tuple(range(16)))
+    near = [Document(Text("a green apple, and more words"), picture)]
+
+    def ask(count):
+        return plain.extend([document] * count, options, neighbours=[near] * count)
+
+    (prepared,) = plain.prepare([document], options, neighbours=[near])
+    room = Room.of(plain.model, [prepared.prompt.lanes], prepared.prompt.most)
+    each = (room.lanes * room.own + room.prefix) * plain.model.cache_bytes
+    free = SimpleNamespace(available=3 * each + each // 2)
+    monkeypatch.setattr(lanes_module.psutil, "virtual_memory", lambda: free)
+    for count in (4, 7):
+        said = f"drawing {count} at once takes .*; ask for 3 at once"
+        with pytest.raises(RequestError, match=said):
+            ask(count)
+    assert len({one.images[-1].codes for one in ask(3)}) == 3
 
 
 def test_room_is_what_the_cache_takes(model):
