@@ -48,10 +48,17 @@ def test_scores_are_the_formula_by_hand(seed, k, alpha, temperatures):
     )
 
 
-@given(seed=st.integers(0, 999), k=st.integers(1, VOCABULARY))
-def test_at_least_k_ids_stay(seed, k):
-    scores = contrast(*lanes(seed), k=k, alpha=1.0)
-    assert (scores.isfinite().sum(-1) >= k).all()
+@given(
+    seed=st.integers(0, 999),
+    k=st.integers(1, VOCABULARY),
+    alpha=st.floats(0.0, 1.0, exclude_min=True),
+)
+def test_at_least_k_ids_stay(seed, k, alpha):
+    """The k likeliest among them, and no others where alpha is 1."""
+    strong, weak = lanes(seed)
+    scores = contrast(strong, weak, k=k, alpha=alpha)
+    assert scores.gather(-1, strong.topk(k).indices).isfinite().all()
+    assert (contrast(strong, weak, k=k, alpha=1.0).isfinite().sum(-1) == k).all()
 
 
 @given(seed=st.integers(0, 999))
