@@ -1,7 +1,10 @@
+from dataclasses import replace
+from itertools import cycle, islice
+
 import pytest
 
 from cm3leon.decoding.options import GenerationOptions
-from cm3leon.decoding.pool import pool, strategies
+from cm3leon.decoding.pool import CONTRAST_K, pool, strategies
 from cm3leon.errors import RequestError
 from cm3leon.tokens.document import Document, Text
 
@@ -26,7 +29,7 @@ def judged(engine, monkeypatch):
 
 
 WORDS = [Document(Text("a red apple")), Document(Text("a blue car"))]
-OPTIONS = GenerationOptions(seed=5, guidance_scale=2.0)
+OPTIONS = GenerationOptions(seed=5, guidance_scale=2.0, top_p=0.9)
 
 
 def test_the_best_comes_first_and_all_are_told(judged):
@@ -35,9 +38,18 @@ def test_the_best_comes_first_and_all_are_told(judged):
         assert [one.document.text for one in row] == [document.text] * 4
         scores = [one.score for one in row]
         assert scores == sorted(scores, reverse=True)
-        assert {one.options.seed for one in row} == {5, 6, 7, 8}
-        by_contrast = [one for one in row if one.options.contrast_k is not None]
-        assert {one.options.seed for one in by_contrast} == {6, 8}
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 8])
+def test_half_are_drawn_as_the_options_say_and_half_by_contrast(judged, count):
+    """In turns, each with the next seed; all that are asked for and no more."""
+    plain, contrast = strategies(OPTIONS)
+    assert plain == OPTIONS  # top-p with guidance
+    assert (contrast.guidance_scale, contrast.contrast_k) == (1.0, CONTRAST_K)
+    for row in pool(judged, WORDS, count, OPTIONS):
+        drawn = sorted((one.options for one in row), key=lambda options: options.seed)
+        ways = islice(cycle([plain, contrast]), count)
+        assert drawn == [replace(way, seed=5 + n) for n, way in enumerate(ways)]
 
 
 def test_a_candidate_is_what_its_options_draw_alone(judged):
