@@ -36,15 +36,38 @@ def test_what_ships_is_small_and_says_what_it_is():
         assert word in card
 
 
-def test_colours_follow_the_words(engine):
+CHANNELS = {"red": 0, "green": 1, "blue": 2}
+
+
+def heart(colour):
+    return Text(f"a flat emoji of a {colour} heart, {colour}")
+
+
+def assert_coloured(picture, channel):
     """Of the coloured pixels, those of the named colour lead its own channel."""
-    channels = {"red": 0, "green": 1, "blue": 2}
-    words = [f"a flat emoji of a {colour} heart, {colour}" for colour in channels]
-    for channel, document in zip(channels.values(), draw(engine, words), strict=True):
-        pixels = np.asarray(document.images[0].pixels).astype(int)
-        coloured = pixels[pixels.max(-1) - pixels.min(-1) > 60]
-        assert len(coloured) > 100
-        assert coloured.mean(0).argmax() == channel
+    pixels = np.asarray(picture.pixels).astype(int)
+    coloured = pixels[pixels.max(-1) - pixels.min(-1) > 60]
+    assert len(coloured) > 100
+    assert coloured.mean(0).argmax() == channel
+
+
+def test_colours_follow_the_words(engine):
+    words = [heart(colour).text for colour in CHANNELS]
+    for channel, document in zip(CHANNELS.values(), draw(engine, words), strict=True):
+        assert_coloured(document.images[0], channel)
+
+
+def test_colours_follow_the_last_words_of_an_interleaved_document(engine):
+    """Words, a picture, words: the picture that follows is of the latter."""
+    before = [document.segments for document in draw(engine, [heart("red").text] * 3)]
+    told = [
+        Document(*segments, heart(colour))
+        for segments, colour in zip(before, CHANNELS, strict=True)
+    ]
+    drawn = engine.extend(told, GenerationOptions(seed=0))
+    for document, asked, channel in zip(drawn, told, CHANNELS.values(), strict=True):
+        assert document.segments[:-1] == asked.segments
+        assert_coloured(document.images[-1], channel)
 
 
 @pytest.mark.slow
