@@ -211,6 +211,11 @@ def test_a_size_that_does_not_fit_the_model_is_one_line_with_the_nearest(call):
     assert "the nearest is 256" in err
 
 
+def test_a_load_that_should_not_be_is_called_so(call, no_model):
+    with pytest.raises(pytest.fail.Exception, match="a model was loaded"):
+        call("generate", "b")
+
+
 def test_a_prompts_file_that_is_no_text_is_named(call, no_model):
     Path("prompts.txt").write_bytes(b"\xff\xfe\x00")
     code, _, err = call("generate", "--prompts", "prompts.txt")
