@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from cm3leon.cli import main as cli
@@ -40,6 +42,16 @@ def call(capsys, monkeypatch, tmp_path, model_folder):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return run
+
+
+@pytest.fixture
+def retrieving(model_folder):
+    """The tiny model draws with two neighbours unless told otherwise."""
+    path = model_folder / "generation.json"
+    before = path.read_text()
+    path.write_text(json.dumps(json.loads(before) | {"neighbours": 2}))
+    yield
+    path.write_text(before)
 
 
 @pytest.fixture

@@ -1,7 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from cm3leon.decoding.pictures import notes_of
 
 
 @pytest.fixture
@@ -20,6 +23,14 @@ def test_a_part_is_drawn_again_and_its_seed_repeats_it(call, face):
     again = json.loads(call(*asked, "--seed", 4, "--out", "again.png")[1])
     pictures = [Image.open(one["path"]).tobytes() for one in (second, *again)]
     assert pictures[0] == pictures[1]
+
+
+def test_no_neighbours_are_told_of_where_none_are_taken(call, face, retrieving):
+    for words in (("infill", "--box", "0,0,1,0.5"), ("vary",), ("edit",)):
+        verb, *more = words
+        out = call(verb, face, "a face", *more, "--json", "--out", f"{verb}.png")[1]
+        assert json.loads(out)[0]["neighbours"] == 0
+        assert notes_of(Path(f"{verb}.png"))["options"]["neighbours"] == 0
 
 
 @pytest.mark.parametrize(

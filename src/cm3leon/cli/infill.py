@@ -58,7 +58,7 @@ def infill(
     else:
         assert mask is not None
         cells = cells_of_mask(mask, side)
-    options = replace(engine.options, **given).seeded()
+    options = replace(engine.options, **given, neighbours=0).seeded()
     assert options.seed is not None
     document = Document(*([Text(text)] if text else []), opened)
     asked = [

@@ -43,7 +43,7 @@ def vary(
     from cm3leon.decoding.options import GenerationOptions
 
     engine = drawing.load()
-    options = replace(engine.options, **given).seeded()
+    options = replace(engine.options, **given, neighbours=0).seeded()
     assert options.seed is not None
     if not text:
         reading = GenerationOptions(
