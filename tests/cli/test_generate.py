@@ -10,6 +10,8 @@ from PIL import Image
 
 import cm3leon
 
+LAST = str(2**63 - 1)  # the largest seed
+
 
 def pictures():
     return sorted(path.name for path in Path().rglob("*.png"))
@@ -168,6 +170,15 @@ def test_json_is_one_list_of_all_pictures(call):
         (["b", "--size", "0"], "size is 0, outside 1 to 8192 pixels"),
         (["b", "--upscale", "3"], "upscale is 3; the network does 4 times"),
         (["b", "--upscale", "4", "--size", "64"], "two ways to enlarge; give one"),
+        (
+            ["b", "--count", "2", "--seed", LAST],
+            f"of 2 seeds from {LAST} the last seed is {2**63}, outside 0 <= seed",
+        ),
+        (["b", "--candidates", "2", "--seed", LAST], "outside 0 <= seed < 2**63"),
+        (["b", "--out", "g.png", "--grid", "./g.png"], "out and grid are both g.png"),
+        (["b", "--out", "words"], "words is a file where a folder is wanted"),
+        (["b", "--out", "words/b.png"], "words is a file where a folder is wanted"),
+        (["b", "--grid", "words/in/g.png"], "words is a file where a folder is wanted"),
         (["b", "--candidates", "0"], "candidates is 0, below 1"),
         (
             ["b", "a", "--out", "a.png"],
@@ -181,11 +192,17 @@ def test_json_is_one_list_of_all_pictures(call):
 def test_what_is_wrong_is_one_line_before_a_model_is_loaded(
     call, no_model, words, said
 ):
+    Path("words").write_text("a file")
     code, out, err = call("generate", *words)
     assert (code, out) == (1, "")
     assert said in err
     assert err.count("\n") == 1
     assert pictures() == []
+
+
+def test_the_largest_seed_draws_one_picture(call):
+    assert call("generate", "b", "--seed", LAST, "--json")[0] == 0
+    assert pictures() == [f"b-{LAST}.png"]
 
 
 @pytest.mark.parametrize(

@@ -114,16 +114,17 @@ class Drawing:
         GenerationOptions(**given)
         return given
 
-    def check(self, words: Sequence[str]) -> None:
+    def check(self, words: Sequence[str], candidates: int = 1) -> None:
         """Refuse what cannot come to a good end, before anything is loaded.
 
         Args:
             words: the prompts; `count` pictures are drawn of each.
+            candidates: drawn for each picture.
 
         Raises:
             ConfigError: a number is out of its range.
-            RequestError: a prompt is empty or no text, a file is there already, or the
-                pictures are too many for one.
+            RequestError: a prompt is empty or no text, a file is there already or
+                stands where a folder is to be, or the pictures are too many for one.
         """
         from cm3leon.errors import ConfigError, RequestError
 
@@ -132,6 +133,7 @@ class Drawing:
             raise ConfigError(
                 f"count is {self.count}, below 1; say how many pictures to draw"
             )
+        check_seeds(self.seed, self.count * candidates)
         if self.upscale not in (None, 4):
             raise ConfigError(f"upscale is {self.upscale}; the network does 4 times")
         if self.upscale is not None and self.size is not None:
@@ -143,11 +145,31 @@ class Drawing:
             raise RequestError(
                 f"{pictures} pictures do not fit into {self.out}; name a folder"
             )
-        for file in (self.grid, self.out if self.named else None):
-            if file is not None and file.exists():
+        self._check_places()
+
+    def _check_places(self) -> None:
+        """Whether everything can be written where it is to go."""
+        from cm3leon.errors import RequestError
+
+        files = [self.out] if self.named else []
+        files += [] if self.grid is None else [self.grid]
+        for file in files:
+            if file.exists():
                 raise RequestError(
                     f"{file} is there already; delete it or choose another name"
                 )
+        if len({file.resolve() for file in files}) < len(files):
+            raise RequestError(
+                f"out and grid are both {self.out}; choose another name for one"
+            )
+        folders = [file.parent for file in files] + [self.out] * (not self.named)
+        for folder in folders:
+            for place in (folder, *folder.parents):
+                if place.exists() and not place.is_dir():
+                    raise RequestError(
+                        f"{place} is a file where a folder is wanted; name a folder, "
+                        "or a single picture ending in .png"
+                    )
 
     def load(self, memory: Path | None = None, encoder: str | None = None) -> "Engine":
         """The engine of the model, with another bank and encoder if they are named.
@@ -182,6 +204,19 @@ def check_words(words: Sequence[str]) -> None:
             text.encode()
         except UnicodeEncodeError:
             raise RequestError(f"the prompt {text!r} is no text in UTF-8") from None
+
+
+def check_seeds(first: int | None, count: int) -> None:
+    """Refuse a seed from which one could not count on, for `count` seeds in all."""
+    from cm3leon.decoding.options import GenerationOptions
+    from cm3leon.errors import ConfigError
+
+    if first is None:
+        return
+    try:
+        GenerationOptions(seed=first + count - 1)
+    except ConfigError as error:
+        raise ConfigError(f"of {count} seeds from {first} the last {error}") from error
 
 
 def plain(

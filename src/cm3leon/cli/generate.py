@@ -56,7 +56,7 @@ def generate(
     given = drawing.options(neighbours=neighbours)
     if candidates < 1:
         raise ConfigError(f"candidates is {candidates}, below 1; 1 keeps what is drawn")
-    drawing.check(words)
+    drawing.check(words, candidates)
 
     from cm3leon.decoding.pool import pool
     from cm3leon.tokens.document import Document, Text
