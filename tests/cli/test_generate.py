@@ -116,6 +116,19 @@ def test_how_it_was_drawn_is_told_in_the_picture(call):
     assert (code, "window is 0" in err) == (1, True)
 
 
+def test_contrast_and_the_unconditional_lane_are_drawn_as_told(call):
+    words = ("b", "--seed", 1, "--contrast-k", 4, "--guidance-scale", 1, "--json")
+    told = {"unconditional": "alone", "strong_temperature": 0.5, "weak_temperature": 2}
+    more = [w for key, n in told.items() for w in (f"--{key.replace('_', '-')}", n)]
+    plain = json.loads(call("generate", *words, "--out", "plain")[1])[0]
+    other = json.loads(call("generate", *words, *more, "--out", "other")[1])[0]
+    assert other.items() >= told.items()
+    assert Image.open(plain["path"]).tobytes() != Image.open(other["path"]).tobytes()
+    code, _, err = call("generate", "b", "--unconditional", "nothing")
+    assert (code, err.count("\n")) == (2, 1)
+    assert all(form in err for form in ("--unconditional", "mask", "absent", "alone"))
+
+
 def test_without_the_network_interpolation_enlarges_and_says_so(call, monkeypatch):
     monkeypatch.setitem(sys.modules, "ncnn", None)
     code, _, err = call("generate", "b", "--upscale", 4, "--seed", 1)
@@ -165,6 +178,8 @@ def test_json_is_one_list_of_all_pictures(call):
         (["b", "--top-p", "0"], "top_p is 0.0, outside 0 < top_p <= 1"),
         (["b", "--top-k", "0"], "top_k is 0, below 1"),
         (["b", "--guidance-scale", "nan"], "guidance_scale is nan, below 0"),
+        (["b", "--weak-temperature", "0"], "weak_temperature is 0.0, not above 0"),
+        (["b", "--strong-temperature", "nan"], "strong_temperature is nan, not above"),
         (["b", "--seed", "-1"], "seed is -1, outside"),
         (["b", "--count", "0"], "count is 0, below 1"),
         (["b", "--size", "0"], "size is 0, outside 1 to 8192 pixels"),

@@ -30,6 +30,9 @@ OPTIONS = (
     "top_k",
     "contrast_k",
     "contrast_alpha",
+    "strong_temperature",
+    "weak_temperature",
+    "unconditional",
     "window",
 )
 
@@ -70,6 +73,12 @@ class Drawing:
         contrast_k: contrastive decoding among what is about as likely as the k-th
             likeliest code; usually with --guidance-scale 1.
         contrast_alpha: how much less likely, as a share.
+        strong_temperature: in contrastive decoding, of the codes' likelihoods with the
+            words, the expert's.
+        weak_temperature: and of those without them, the amateur's.
+        unconditional: what guidance and contrast lead away from, where neighbours stand
+            before the words: mask, the neighbours and a mask for the words; absent,
+            the neighbours alone; alone, the mask without neighbours.
         window: codes looked at in one pass, of which it draws one or more; 1 draws
             them one by one. It changes the picture of a seed, not how likely it is.
         model: a model folder; by default the model that ships.
@@ -92,6 +101,9 @@ class Drawing:
     top_k: int | None = None
     contrast_k: int | None = None
     contrast_alpha: float | None = None
+    strong_temperature: float | None = None
+    weak_temperature: float | None = None
+    unconditional: Literal["mask", "absent", "alone"] | None = None
     window: int | None = None
     model: Path | None = None
     precision: Literal["fp32", "bf16", "int8"] | None = None
