@@ -240,25 +240,29 @@ def plain(
 
 
 def draw(
-    asked: "Sequence[tuple[str, int, Document]]", ask: "Ask", size: int = BATCH
+    asked: "Sequence[tuple[str, int, Document]]",
+    ask: "Ask",
+    codes: int,
+    size: int = BATCH,
 ) -> Iterator[Drawn]:
     """Every picture that is asked for, a batch at a time, with a bar on stderr.
 
     Args:
         asked: of each its words, its seed, and the document to ask with.
         ask: documents, seeds and progress -> answers.
+        codes: that are drawn for each of them.
         size: pictures asked for at once.
     """
     from cm3leon.cli.bar import bar
 
-    with bar("drawing", len(asked)) as advance:
+    with bar("drawing", len(asked) * codes, "codes") as advance:
         for start in range(0, len(asked), size):
             batch = asked[start : start + size]
 
             def follow(
                 done: int, steps: int, start: int = start, pictures: int = len(batch)
             ) -> None:
-                advance(start + pictures * done / steps)
+                advance(codes * (start + pictures * done / steps))
 
             began = time.perf_counter()
             answers = ask(

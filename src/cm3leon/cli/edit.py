@@ -56,4 +56,4 @@ def edit(
         drawn = engine.extend(documents, options, seeds=seeds, on_progress=follow)
         return plain(drawn, options, seeds)
 
-    deliver(draw(asked, changed), drawing, engine)
+    deliver(draw(asked, changed, engine.codec.codes_per_image), drawing, engine)

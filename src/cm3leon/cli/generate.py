@@ -92,7 +92,8 @@ def generate(
         ]
 
     ask = one_each if candidates == 1 else best_of_several
-    drawn = draw(asked, ask, max(1, BATCH // candidates))
+    codes = engine.codec.codes_per_image * candidates
+    drawn = draw(asked, ask, codes, max(1, BATCH // candidates))
     deliver(drawn, drawing, engine)
 
 

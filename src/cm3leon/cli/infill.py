@@ -74,5 +74,5 @@ def infill(
         )
         return plain(drawn, options, seeds)
 
-    drawn = draw(asked, again)
+    drawn = draw(asked, again, len(cells))
     deliver(drawn, drawing, engine)

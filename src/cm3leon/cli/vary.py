@@ -64,4 +64,4 @@ def vary(
         )
         return plain(drawn, options, seeds)
 
-    deliver(draw(asked, others), drawing, engine)
+    deliver(draw(asked, others, engine.codec.codes_per_image), drawing, engine)
