@@ -199,6 +199,8 @@ def test_json_is_one_list_of_all_pictures(call):
             ["b", "a", "--out", "a.png"],
             "2 pictures do not fit into a.png; name a folder",
         ),
+        (["b", "--memory", "/nobank"], "/nobank holds no memory bank"),
+        (["b", "--encoder", "/nobody"], "/nobody is no folder; a bi-encoder is"),
         ([" "], "a prompt is empty; say what to draw"),
         (["\udcff"], "is no text in UTF-8"),
         (["--prompts", "missing.txt"], "missing.txt: No such file"),
@@ -229,14 +231,9 @@ def test_wrong_usage_is_one_line_and_code_2(call, no_model, words):
     assert err.count("\n") == 1
 
 
-def test_a_prompt_that_is_too_long_is_one_line_with_both_numbers(call):
-    code, out, err = call("generate", "apple " * 200)
-    assert (code, out) == (1, "")
-    assert re.search(r"takes \d+ ids and a picture 16 more, the model reads 128", err)
-    assert err.count("\n") == 1
-
-
-def test_a_size_that_does_not_fit_the_model_is_one_line_with_the_nearest(call):
+def test_a_size_that_does_not_fit_the_model_is_one_line_with_the_nearest(
+    call, no_model
+):
     code, _, err = call("generate", "b", "--size", 250)
     assert code == 1
     assert "size is 250, not a multiple of the 16 pixels" in err

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from cm3leon.decoding.engine import Engine
+    from cm3leon.decoding.folder import Outline
     from cm3leon.decoding.options import GenerationOptions
     from cm3leon.tokens.document import Document
 
@@ -182,6 +183,20 @@ class Drawing:
                         f"{place} is a file where a folder is wanted; name a folder, "
                         "or a single picture ending in .png"
                     )
+
+    def outline(self) -> "Outline":
+        """What the model can be asked, without loading it.
+
+        Raises:
+            CheckpointError: there is no such model, or it is damaged.
+            RequestError: it draws no pictures of the size.
+        """
+        from cm3leon.decoding.folder import outline
+        from cm3leon.decoding.pictures import enlargement
+
+        found = outline(self.model)
+        enlargement(found.pixels, self.size)
+        return found
 
     def load(self, memory: Path | None = None, encoder: str | None = None) -> "Engine":
         """The engine of the model, with another bank and encoder if they are named.

@@ -44,9 +44,11 @@ def edit(
     drawing.check([text])
     opened = Image.open(picture)
 
-    engine = drawing.load()
-    options = replace(engine.options, **given, neighbours=0).seeded()
+    outline = drawing.outline()
+    options = replace(outline.options, **given, neighbours=0).seeded()
     assert options.seed is not None
+    outline.writer.extend(Document(outline.picture, Text(text)), "image", options)
+    engine = drawing.load()
     document = Document(opened, Text(text))
     asked = [(text, options.seed + number, document) for number in range(drawing.count)]
 

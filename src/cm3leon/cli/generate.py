@@ -57,13 +57,17 @@ def generate(
     if candidates < 1:
         raise ConfigError(f"candidates is {candidates}, below 1; 1 keeps what is drawn")
     drawing.check(words, candidates)
+    _check_retrieval(memory, encoder)
 
     from cm3leon.decoding.pool import pool
     from cm3leon.tokens.document import Document, Text
 
-    engine = drawing.load(memory, encoder)
-    options = replace(engine.options, **given).seeded()
+    outline = drawing.outline()
+    options = replace(outline.options, **given).seeded()
     assert options.seed is not None
+    for text in words:  # neighbours that are found may still make it too long
+        outline.writer.extend(Document(Text(text)), "image", options)
+    engine = drawing.load(memory, encoder)
     asked = [
         (text, options.seed + number * candidates, Document(Text(text)))
         for text in words
@@ -95,6 +99,18 @@ def generate(
     codes = engine.codec.codes_per_image * candidates
     drawn = draw(asked, ask, codes, max(1, BATCH // candidates))
     deliver(drawn, drawing, engine)
+
+
+def _check_retrieval(memory: Path | None, encoder: str | None) -> None:
+    """Refuse a bank or a bi-encoder that is not there, before a model is loaded."""
+    if memory is not None:
+        from cm3leon.retrieval.memory import MemoryBank
+
+        MemoryBank.open(memory, verify=False)
+    if encoder is not None:
+        from cm3leon.retrieval.encoder import source_of
+
+        source_of(encoder)
 
 
 def _lines(file: Path | None) -> list[str]:

@@ -37,7 +37,6 @@ def infill(
         mask: a picture that is light where to draw again, dark elsewhere.
         drawing: see `Drawing`.
     """
-    from cm3leon.decoding.regions import box_of
     from cm3leon.errors import RequestError
     from cm3leon.tokens.document import Document, Image, Text
 
@@ -46,21 +45,16 @@ def infill(
         raise RequestError("say what to draw again: --box or --mask, one of the two")
     words = text or picture.stem
     drawing.check([words])
-    corners = None if box is None else box_of(box)
     opened = Image.open(picture)
 
-    from cm3leon.decoding.regions import cells_of_box, cells_of_mask
-
-    engine = drawing.load()
-    side = round(engine.codec.codes_per_image**0.5)
-    if corners is not None:
-        cells = cells_of_box(corners, side)
-    else:
-        assert mask is not None
-        cells = cells_of_mask(mask, side)
-    options = replace(engine.options, **given, neighbours=0).seeded()
+    outline = drawing.outline()
+    cells = _cells(box, mask, outline.grid)
+    options = replace(outline.options, **given, neighbours=0).seeded()
     assert options.seed is not None
-    document = Document(*([Text(text)] if text else []), opened)
+    about = [Text(text)] if text else []
+    outline.writer.redraw(Document(*about, outline.picture), cells, options)
+    engine = drawing.load()
+    document = Document(*about, opened)
     asked = [
         (words, options.seed + number, document) for number in range(drawing.count)
     ]
@@ -76,3 +70,24 @@ def infill(
 
     drawn = draw(asked, again, len(cells))
     deliver(drawn, drawing, engine)
+
+
+def _cells(box: str | None, mask: Path | None, grid: int) -> list[int]:
+    """The cells of the box or the mask, if they are some of the picture's, not all."""
+    from cm3leon.decoding.regions import box_of, cells_of_box, cells_of_mask
+    from cm3leon.errors import RequestError
+
+    if box is not None:
+        cells, told = cells_of_box(box_of(box), grid), f"box {box}"
+    else:
+        assert mask is not None
+        try:
+            cells, told = cells_of_mask(mask, grid), f"mask {mask}"
+        except RequestError as error:
+            raise RequestError(f"mask {error}") from error
+    if not 0 < len(cells) < grid**2:
+        raise RequestError(
+            f"{told} hides {'everything' if cells else 'nothing'}; hide 1 to "
+            f"{grid**2 - 1} of the picture's {grid**2} cells"
+        )
+    return cells

@@ -42,9 +42,13 @@ def vary(
 
     from cm3leon.decoding.options import GenerationOptions
 
-    engine = drawing.load()
-    options = replace(engine.options, **given, neighbours=0).seeded()
+    outline = drawing.outline()
+    options = replace(outline.options, **given, neighbours=0).seeded()
     assert options.seed is not None
+    if text:
+        like = Document(Text(text), outline.picture)
+        outline.writer.extend(Document(Text(text)), "image", options, [like])
+    engine = drawing.load()
     if not text:
         reading = GenerationOptions(
             temperature=0.0, max_text=LONGEST, seed=options.seed

@@ -1,6 +1,5 @@
 """What a model folder holds, read without its weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 
 from cm3leon.decoding.folder import located, settings_of, shipped
 from cm3leon.errors import CheckpointError
+from cm3leon.images.tokenizer import shape_of
 from cm3leon.tokens.vocabulary import Vocabulary
 
 
@@ -25,13 +25,7 @@ def describe(path: str | Path | None = None) -> dict[str, Any]:
     vocabulary = Vocabulary.load(folder / "vocabulary.json")
     transformer = _numbers(folder / "model.safetensors")
     vqgan = _numbers(folder / "image_tokenizer/model.safetensors")
-    pictures = folder / "image_tokenizer/config.json"
-    try:
-        shape = json.loads(pictures.read_text(encoding="utf-8"))
-        factor = shape["patch"] * 2 ** (len(shape["multipliers"]) - 1)
-        grid = shape["pixels"] // factor
-    except (OSError, ValueError, KeyError, TypeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"{pictures} is damaged ({error!r})") from error
+    pictures = shape_of(folder / "image_tokenizer")
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return {
         "name": name(path),
@@ -46,8 +40,8 @@ def describe(path: str | Path | None = None) -> dict[str, Any]:
         "vocabulary": vocabulary.size,
         "text_ids": len(vocabulary.text),
         "codes": len(vocabulary.image),
-        "codes_per_image": grid**2,
-        "pixels": shape["pixels"],
+        "codes_per_image": pictures.codes_per_image,
+        "pixels": pictures.pixels,
         "licence": _licence(folder / "README.md"),
         "files": {str(p.relative_to(folder)): p.stat().st_size for p in files},
         "bytes": sum(p.stat().st_size for p in files),

@@ -13,7 +13,7 @@ README.md              model card: data, licences, limits
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import resources
 from pathlib import Path
@@ -27,8 +27,9 @@ from torch.overrides import TorchFunctionMode
 from cm3leon import weight_files
 from cm3leon.decoding.engine import Engine, Retrieves
 from cm3leon.decoding.options import GenerationOptions
+from cm3leon.decoding.prompt import PromptWriter
 from cm3leon.errors import CheckpointError, Cm3leonError, ConfigError, DataError
-from cm3leon.images.tokenizer import ImageTokenizer
+from cm3leon.images.tokenizer import ImageTokenizer, shape_of
 from cm3leon.model.chameleon import Chameleon
 from cm3leon.model.chameleon_checkpoint import config_from
 from cm3leon.model.language_model import LanguageModel
@@ -36,6 +37,7 @@ from cm3leon.model.transformer import Transformer, TransformerConfig
 from cm3leon.model.weights import fit
 from cm3leon.precision import has_bfloat16
 from cm3leon.tokens.codec import Codec
+from cm3leon.tokens.document import Image
 from cm3leon.tokens.text import TextTokenizer
 from cm3leon.tokens.vocabulary import Vocabulary
 
@@ -115,6 +117,40 @@ def load(
         retriever = partial(_retriever, Path(bank), towers, image_tokenizer)
     slot = settings["position_slot"]
     return Engine(model, codec, image_tokenizer, slot, options, retriever)
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What a model can be asked, known without its weights."""
+
+    writer: PromptWriter  # as the engine's, so it refuses the same
+    pixels: int  # side of the pictures it draws
+    grid: int  # codes along a side
+    options: GenerationOptions  # how it draws unless told otherwise
+
+    @property
+    def picture(self) -> Image:
+        """Any picture, to see whether what is asked about one fits."""
+        return Image(codes=(0,) * self.grid**2)
+
+
+def outline(path: str | Path | None = None) -> Outline:
+    """The outline of the model that `load` would load.
+
+    Raises:
+        CheckpointError: the folder is missing, or its small files are.
+        DataError: the vocabulary or the text tokenizer is damaged.
+    """
+    folder = located(path)
+    settings = settings_of(folder)
+    shape = shape_of(folder / "image_tokenizer")
+    writer = PromptWriter(
+        codec=_codec(folder, shape.codes_per_image),
+        context=settings["context"],
+        position_slot=settings["position_slot"],
+    )
+    options = _options(folder / "generation.json")
+    return Outline(writer, shape.pixels, shape.grid, options)
 
 
 def save(
@@ -217,12 +253,15 @@ def tokenizers_of(folder: Path) -> tuple[Codec, ImageTokenizer]:
         DataError: the vocabulary or the text tokenizer is.
     """
     image_tokenizer = ImageTokenizer.load(folder / "image_tokenizer")
-    codec = Codec(
+    return _codec(folder, image_tokenizer.codes_per_image), image_tokenizer
+
+
+def _codec(folder: Path, codes_per_image: int) -> Codec:
+    return Codec(
         Vocabulary.load(folder / "vocabulary.json"),
         TextTokenizer.load(folder / "text_tokenizer.json"),
-        image_tokenizer.codes_per_image,
+        codes_per_image,
     )
-    return codec, image_tokenizer
 
 
 def parameters_of(folder: Path, *, widen: bool = True) -> dict[str, torch.Tensor]:

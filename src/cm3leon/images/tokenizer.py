@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cm3leon import fingerprints
-from cm3leon.errors import CheckpointError, RequestError
+from cm3leon.errors import CheckpointError, ConfigError, RequestError
 from cm3leon.images.pixels import square, to_images, to_tensor
 from cm3leon.images.quantizer import QuantizerConfig
 from cm3leon.images.vqgan import VQGAN, VQGANConfig
@@ -132,10 +132,10 @@ class ImageTokenizer:
             CheckpointError: a file is missing, or the weights do not fit the shape.
         """
         folder = Path(folder)
+        config = shape_of(folder)
         try:
-            config = config_from(json.loads((folder / "config.json").read_text()))
             tensors = load_file(folder / "model.safetensors")
-        except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        except (OSError, SafetensorError) as error:
             raise CheckpointError(
                 f"{folder} holds no image tokenizer ({error})"
             ) from error
@@ -153,6 +153,19 @@ class ImageTokenizer:
                 f"{folder}/model.safetensors does not fit its config.json: {reason}"
             ) from error
         return cls(vqgan)
+
+
+def shape_of(folder: Path) -> VQGANConfig:
+    """The shape of the image tokenizer in a folder, whose weights are not read.
+
+    Raises:
+        CheckpointError: there is none, or its `config.json` is damaged.
+    """
+    try:
+        text = (folder / "config.json").read_text(encoding="utf-8")
+        return config_from(json.loads(text))
+    except (OSError, ValueError, TypeError, KeyError, ConfigError) as error:
+        raise CheckpointError(f"{folder} holds no image tokenizer ({error})") from error
 
 
 def config_from(settings: dict[str, Any]) -> VQGANConfig:

@@ -54,7 +54,7 @@ class BiEncoder:
         """
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel
 
-        source = _source(path)
+        source = source_of(path)
         with _quiet():
             with _named(path, "CLIPModel"):
                 model = _model(CLIPModel, source)
@@ -223,8 +223,12 @@ def document_vectors(
     return normalize(mean, dim=-1) if renormalise else mean
 
 
-def _source(path: str | Path) -> str:
-    """A folder that exists, or a name that may be one of the hub."""
+def source_of(path: str | Path) -> str:
+    """A folder that exists, or a name that may be one of the hub.
+
+    Raises:
+        CheckpointError: it can be neither.
+    """
     name = str(path)
     folder = Path(path).expanduser()
     if folder.is_dir():
