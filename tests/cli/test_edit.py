@@ -48,9 +48,24 @@ def test_a_question_gets_an_answer_and_no_more(call, apple):
     assert told["question"] == "what is it?"
 
 
+def test_several_answers_differ_and_are_repeated_by_their_seed(call, apple):
+    words = ("ask", apple, "what is it?", "--max-text", 8, "--temperature", 1.5)
+    code, out, _ = call(*words, "--seed", 5, "--count", 3, "--json")
+    told = [json.loads(line) for line in out.splitlines()]
+    assert (code, [one["seed"] for one in told]) == (0, [5, 6, 7])
+    assert len({one["answer"] for one in told}) > 1
+    assert json.loads(call(*words, "--seed", 6, "--json")[1]) == told[1]
+    assert call(*words, "--seed", 5, "--count", 3)[1].count("\n") == 3
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
-    [((" ",), "empty"), (("what?", "--max-text", 0), "max_text is 0, below 1")],
+    [
+        ((" ",), "empty"),
+        (("what?", "--max-text", 0), "max_text is 0, below 1"),
+        (("what?", "--count", 0), "count is 0, below 1"),
+        (("what?", "--count", 2, "--seed", 2**63 - 1), "outside 0 <= seed < 2**63"),
+    ],
 )
 def test_bad_questions_are_refused_before_a_model_is_loaded(
     call, apple, no_model, words, said

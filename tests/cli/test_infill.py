@@ -62,7 +62,7 @@ def test_bad_words_are_refused_before_a_model_is_loaded(
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("verb", ["infill", "edit", "vary", "generate"])
+@pytest.mark.parametrize("verb", ["infill", "edit", "vary", "generate", "ask"])
 def test_a_prompt_that_is_too_long_is_one_line_before_a_model_is_loaded(
     call, face, no_model, verb
 ):
