@@ -60,6 +60,11 @@ def test_a_picture_that_is_not_there_is_named(call, no_model):
     [
         ([], 2, "Name a picture"),
         (["grey.png", "--count", "0"], 1, "count is 0, below 1"),
+        (
+            ["grey.png", "--count", "2", "--seed", str(2**63 - 1)],
+            1,
+            "outside 0 <= seed < 2**63",
+        ),
         (["grey.png", "--temperature", "-1"], 1, "temperature is -1.0, below 0"),
         (["grey.png", "--max-text", "0"], 1, "max_text is 0, below 1"),
     ],

@@ -47,6 +47,7 @@ def caption(
         model: a model folder; by default the model that ships.
         json: print one JSON list.
     """
+    from cm3leon.cli.drawn import check_seeds
     from cm3leon.decoding.options import GenerationOptions
     from cm3leon.errors import ConfigError
     from cm3leon.tokens.document import Document, Hole, Image
@@ -67,6 +68,7 @@ def caption(
     }
     given = {name: value for name, value in given.items() if value is not None}
     GenerationOptions(**given)  # refused before the model is loaded
+    check_seeds(seed, count)
     opened = [Image.open(path) for path in pictures]
 
     from cm3leon.cli.bar import bar
