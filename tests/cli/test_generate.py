@@ -179,6 +179,7 @@ def test_json_is_one_list_of_all_pictures(call):
         (["b", "--top-k", "0"], "top_k is 0, below 1"),
         (["b", "--guidance-scale", "nan"], "guidance_scale is nan, below 0"),
         (["b", "--weak-temperature", "0"], "weak_temperature is 0.0, not above 0"),
+        (["b", "--guidance-from", 0.6, "--guidance-until", 0.5], "0 <= from < until"),
         (["b", "--strong-temperature", "nan"], "strong_temperature is nan, not above"),
         (["b", "--seed", "-1"], "seed is -1, outside"),
         (["b", "--count", "0"], "count is 0, below 1"),

@@ -26,6 +26,8 @@ MOST_PIXELS = 8192  # a side
 OPTIONS = (
     "seed",
     "guidance_scale",
+    "guidance_from",
+    "guidance_until",
     "temperature",
     "top_p",
     "top_k",
@@ -68,6 +70,9 @@ class Drawing:
         seed: of the first picture of each prompt; the next have the numbers after it.
         count: pictures per prompt.
         guidance_scale: how closely to follow the words; 1 is no guidance.
+        guidance_from: share of a picture's codes, from its top, that is drawn before
+            guidance begins; 0 guides from the first.
+        guidance_until: and at which it ends; 1 guides to the last.
         temperature: how freely to draw; 0 always takes the likeliest code.
         top_p: draw among the likeliest codes that hold this share of the probability.
         top_k: draw among this many of the likeliest codes.
@@ -97,6 +102,8 @@ class Drawing:
     seed: int | None = None
     count: int = 1
     guidance_scale: float | None = None
+    guidance_from: float | None = None
+    guidance_until: float | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
