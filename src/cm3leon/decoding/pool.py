@@ -15,7 +15,7 @@ from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import RequestError
 from cm3leon.tokens.document import Document
 
-CONTRAST_K = 10  # of the half by CD-K, unless the options name one
+CONTRAST_K = 3  # of the half by CD-K, unless the options name one
 
 
 @dataclass(frozen=True)
