@@ -30,6 +30,61 @@ def model_folder(tmp_path_factory, vocabulary, text_tokenizer):
     return folder
 
 
+@pytest.fixture(scope="session")
+def encoder(tmp_path_factory, text_tokenizer):
+    """A folder with a tiny untrained CLIPModel."""
+    import torch
+
+    from cm3leon.training.bi_encoder import PRESETS, untrained
+
+    folder = tmp_path_factory.mktemp("encoder")
+    text_tokenizer.save(folder / "text_tokenizer.json")
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        untrained(PRESETS["tiny"], folder / "text_tokenizer.json").save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bank_for(tmp_path_factory, model_folder, encoder):
+    """Makes a bank in which a prompt finds documents with given relevances."""
+    import numpy as np
+
+    from cm3leon.images.tokenizer import ImageTokenizer
+    from cm3leon.retrieval.encoder import BiEncoder
+    from cm3leon.retrieval.manifest import BankConfig
+    from cm3leon.retrieval.memory import BankDocument, BankWriter
+
+    towers = BiEncoder.load(encoder)
+    image_tokenizer = ImageTokenizer.load(model_folder / "image_tokenizer")
+
+    def make(prompt, found):
+        (query,) = towers.texts([prompt]).numpy()
+        config = BankConfig(
+            width=len(query),
+            encoder=towers.fingerprint,
+            image_tokenizer=image_tokenizer.fingerprint,
+            codes_per_image=16,
+            codebook_size=64,
+        )
+        # each lies towards a direction of its own, so that none repeats another
+        random = np.random.default_rng(0).standard_normal((len(query), len(found)))
+        apart, _ = np.linalg.qr(np.column_stack([query, random]))
+        documents, vectors = [], []
+        for number, (relevance, about) in enumerate(found):
+            codes = tuple(range(number, number + 16))
+            documents.append(BankDocument(key=f"{number}.png", codes=codes, **about))
+            aside = np.sqrt(1 - relevance**2)
+            vectors.append(relevance * query + aside * apart[:, number + 1])
+        folder = tmp_path_factory.mktemp("banks") / "bank"
+        writer = BankWriter(folder, config)
+        writer.add(documents, np.array(vectors, dtype=np.float32))
+        writer.finish()
+        return folder
+
+    return make
+
+
 @pytest.fixture
 def call(capsys, monkeypatch, tmp_path, model_folder):
     """Run a verb on the tiny model in an empty folder: exit code, stdout, stderr."""

@@ -251,3 +251,35 @@ def test_a_prompts_file_that_is_no_text_is_named(call, no_model):
     code, _, err = call("generate", "--prompts", "prompts.txt")
     assert code == 1
     assert "prompts.txt is no text in UTF-8" in err
+
+
+@pytest.mark.parametrize(("relevances", "found"), [((1.0,), 0), ((1.0, 0.7), 1)])
+@pytest.mark.parametrize("json_too", [(), ("--json",)])
+def test_fewer_neighbours_than_asked_are_said(
+    call, bank_for, encoder, relevances, found, json_too
+):
+    bank = bank_for("a cat", [(one, {"text": f"cat {one}"}) for one in relevances])
+    near = ("--memory", bank, "--encoder", encoder, "--neighbours", 2)
+    code, out, err = call("generate", "a cat", "--seed", 1, *near, *json_too)
+    said = f"a-cat-1.png  {found} of 2 neighbours: no more pass the rules\n"
+    assert (code, err) == (0, said)
+    assert "neighbours:" not in out
+    code, _, err = call("generate", "a cat", "--seed", 2, *near[:4], "--neighbours", 1)
+    assert (code, bool(err)) == (0, found < 1)
+
+
+def test_a_bank_that_is_named_is_used(call, bank_for, encoder):
+    bank = bank_for("a cat", [(n / 10, {"text": f"cat {n}"}) for n in (8, 7, 6)])
+    near = ("--memory", bank, "--encoder", encoder, "--json")
+    for count, words in ((2, ()), (1, ("--neighbours", 1))):
+        told = json.loads(call("generate", "a cat", *near, *words)[1])[0]
+        assert (told["neighbours"], len(told["attribution"])) == (count, count)
+    told = json.loads(call("generate", "a cat", "--json")[1])[0]
+    assert (told["neighbours"], told["attribution"]) == (0, [])
+
+
+def test_a_bank_and_no_neighbours_contradict_each_other(call, no_model, bank_for):
+    bank = bank_for("a cat", [(0.8, {"text": "a cat"})])
+    code, out, err = call("generate", "a cat", "--memory", bank, "--neighbours", 0)
+    assert (code, out, err.count("\n")) == (1, "", 1)
+    assert f"neighbours is 0, so nothing would be taken from {bank}; leave out" in err

@@ -325,8 +325,10 @@ def deliver(drawn: Iterable[Drawn], drawing: Drawing, engine: "Engine") -> None:
         pictures.append((one.prompt, picture))
         if not drawing.json:
             print(f"{path}  seed {one.options.seed}  {one.seconds:.2f} s", flush=True)
-            if one.attribution and len(one.attribution) < one.options.neighbours:
-                print(f"  {len(one.attribution)} neighbours: no more pass the rules")
+        found, wanted = len(one.attribution), one.options.neighbours
+        if found < wanted:
+            said = f"{found} of {wanted} neighbours: no more pass the rules"
+            print(f"{path}  {said}", file=sys.stderr)
     if drawing.grid is not None:
         _write_sheet(pictures, drawing.grid)
         if not drawing.json:

@@ -11,6 +11,8 @@ from cm3leon.cli.drawn import BATCH, Answer, Drawing, deliver, draw, plain
 if TYPE_CHECKING:
     from cm3leon.cli.drawn import Follow
 
+NEIGHBOURS = 2  # from a bank that is named, where the model's own number is 0
+
 
 def generate(
     *prompts: str,
@@ -42,7 +44,8 @@ def generate(
         candidates: drawn for each picture, half of them by CD-K, of which the
             bi-encoder keeps the best.
         neighbours: captioned pictures retrieved from a memory bank for each prompt,
-            for the model to look at; 0 is none. `cite` tells which they were.
+            for the model to look at; 0 is none. By default as many as the model is
+            used to, or 2 if --memory is given. `cite` tells which they were.
         memory: the memory bank; by default the model's own.
         encoder: the CLIPModel the bank was built with; by default the model's own.
         prompts_file: a text file with a prompt a line, after those given as words.
@@ -57,12 +60,14 @@ def generate(
     if candidates < 1:
         raise ConfigError(f"candidates is {candidates}, below 1; 1 keeps what is drawn")
     drawing.check(words, candidates)
-    _check_retrieval(memory, encoder)
+    _check_retrieval(memory, encoder, neighbours)
 
     from cm3leon.decoding.pool import pool
     from cm3leon.tokens.document import Document, Text
 
     outline = drawing.outline()
+    if memory is not None:  # it is named to be used
+        given.setdefault("neighbours", outline.options.neighbours or NEIGHBOURS)
     options = replace(outline.options, **given).seeded()
     assert options.seed is not None
     for text in words:  # neighbours that are found may still make it too long
@@ -101,8 +106,17 @@ def generate(
     deliver(drawn, drawing, engine)
 
 
-def _check_retrieval(memory: Path | None, encoder: str | None) -> None:
-    """Refuse a bank or a bi-encoder that is not there, before a model is loaded."""
+def _check_retrieval(
+    memory: Path | None, encoder: str | None, neighbours: int | None
+) -> None:
+    """Refuse a bank or a bi-encoder that is not there, or a bank that is not used."""
+    from cm3leon.errors import ConfigError
+
+    if memory is not None and neighbours == 0:
+        raise ConfigError(
+            f"neighbours is 0, so nothing would be taken from {memory}; leave out "
+            "--memory or --neighbours"
+        )
     if memory is not None:
         from cm3leon.retrieval.memory import MemoryBank
 
