@@ -1,3 +1,4 @@
+import inspect
 from dataclasses import replace
 
 import pytest
@@ -5,12 +6,16 @@ import torch
 from PIL import Image as Pillow
 from torch.testing import assert_close
 
+from cm3leon.data.build import records
 from cm3leon.decoding import drawing
 from cm3leon.decoding.engine import Engine
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import CheckpointError, RequestError
+from cm3leon.retrieval.memory import BankDocument
+from cm3leon.retrieval.retriever import Neighbour
 from cm3leon.tokens.codec import Codec
 from cm3leon.tokens.document import Document, Hole, Image, Text
+from cm3leon.tokens.text import CAPTION_IDS
 
 PROMPTS = [
     Document(Text("a red apple")),
@@ -312,6 +317,37 @@ def test_neighbours_are_seen_and_belong_to_their_document(plain, options):
     assert codes([far]) != codes([near])
     with pytest.raises(RequestError, match="neighbours for 1 documents, 2 are asked"):
         plain.extend(asked, options, neighbours=[one])
+
+
+class Finds:
+    """A retriever that finds one document, whatever is asked."""
+
+    def __init__(self, text):
+        document = BankDocument(key="1.png", text=text, codes=PICTURES[0].codes)
+        self.neighbour = Neighbour(0, 0.5, document)
+
+    def by_text(self, texts, count):
+        return [[self.neighbour][:count] for _ in texts]
+
+    def agreement(self, texts, images):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("words", [1, 300])
+def test_captions_of_neighbours_are_cut_as_in_shards_and_told_whole(
+    engine, options, words
+):
+    caption = "apple " * words
+    parts = (engine.model, engine.codec, engine.image_tokenizer, engine.position_slot)
+    finding = Engine(*parts, retriever=lambda: Finds(caption))
+    (one,) = finding.prepare([PROMPTS[2]], replace(options, neighbours=1))
+    whole = engine.codec.text_tokenizer.encode(caption.rstrip())
+    begun = engine.codec.text_tokenizer.decode(whole[:CAPTION_IDS])
+    given = [[Document(Text(begun), PICTURES[0])]]
+    (wanted,) = engine.prepare([PROMPTS[2]], options, neighbours=given)
+    assert one.prompt == wanted.prompt
+    assert [about["text"] for about in one.attribution] == [caption]
+    assert inspect.signature(records).parameters["longest"].default == CAPTION_IDS
 
 
 def test_contrast_draws_what_is_likelier_with_the_words_than_without(plain, options):

@@ -1,5 +1,7 @@
 """Likelihood under what captions find, with the model and the bank that ship."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,8 @@ from cm3leon.evaluation.likelihood import (
     caption_match,
     held_out_loss,
 )
+from cm3leon.retrieval.retriever import Neighbour
+from cm3leon.tokens.text import CAPTION_IDS
 
 DOCUMENTS = 24
 
@@ -58,6 +62,13 @@ def test_a_picture_is_never_its_own_neighbour(engine, records):
             assert len(parts) <= 4
             own = picture.segments[1].alternatives[0]
             assert all(values != own for kind, values in parts if kind == "image")
+
+
+def test_captions_of_neighbours_are_cut_as_at_the_prompt(engine, records):
+    found = Retrieved(records, engine.retriever, engine.codec, 1)
+    long = replace(engine.retriever.bank[0], text="an apple, and another " * 100)
+    (_, ids), _ = found._parts(Neighbour(0, 0.5, long))
+    assert ids == engine.codec.text_tokenizer.encode(long.text)[:CAPTION_IDS]
 
 
 def test_only_the_document_counts(engine, records):

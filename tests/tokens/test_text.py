@@ -42,6 +42,23 @@ def test_any_text_comes_back(tokenizer, text):
     assert all(0 <= id < tokenizer.size for id in ids)
 
 
+@settings(deadline=None)
+@given(text=st.text(), most=st.integers(0, 12))
+@example(text="赤いりんご", most=4)
+@example(text="\ufffd" * 9, most=5)
+@example(text="it's the apple's", most=3)
+def test_a_text_that_is_cut_is_its_beginning_and_as_short_as_asked(
+    tokenizer, text, most
+):
+    cut = tokenizer.cut(text, most)
+    assert text.startswith(cut)
+    ids, whole = tokenizer.encode(cut), tokenizer.encode(text)
+    assert len(ids) <= most
+    assert len(whole) > most or cut == text
+    if tokenizer.decode(whole[:most]) == cut:  # no character was divided
+        assert ids == whole[:most]
+
+
 @pytest.mark.parametrize("size", [256, 257, 300, 330])
 def test_there_are_as_many_ids_as_asked_for(size):
     assert TextTokenizer.train(TEXTS, size).size == size

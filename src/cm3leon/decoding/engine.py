@@ -396,8 +396,21 @@ class Engine:
             return [[] for _ in documents], [() for _ in documents]
         found = self.retriever.by_text([one.text for one in documents], count)
         return (
-            [[neighbour.document.document() for neighbour in one] for one in found],
+            [
+                [self._cut(neighbour.document.document()) for neighbour in one]
+                for one in found
+            ],
             [tuple(neighbour.attribution() for neighbour in one) for one in found],
+        )
+
+    def _cut(self, neighbour: Document) -> Document:
+        """A neighbour with no more words than one has in training."""
+        cut = self.codec.text_tokenizer.cut
+        return Document(
+            *(
+                Text(cut(s.text)) if isinstance(s, Text) else s
+                for s in neighbour.segments
+            )
         )
 
     def _with_codes(self, documents: Sequence[Document]) -> list[Document]:

@@ -74,9 +74,9 @@ class Retrieved:
         return [part for one in kept[: self.count] for part in self._parts(one)]
 
     def _parts(self, neighbour: Neighbour) -> list[Part]:
-        document = neighbour.document
+        document, tokenizer = neighbour.document, self._codec.text_tokenizer
         return [
-            ("text", self._codec.text_tokenizer.encode(document.text)),
+            ("text", tokenizer.encode(tokenizer.cut(document.text))),
             ("image", document.codes),
         ]
 

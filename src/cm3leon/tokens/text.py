@@ -6,6 +6,7 @@ The paper's has 56,320 ids, the shipped one a few thousand; both are trained by
 
 import json
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from cm3leon.errors import ConfigError, DataError
 
 BYTES = 256
+CAPTION_IDS = 30  # of a caption in a shard, and of a neighbour's before a prompt
 SPLITTERS = ("Split", "Digits", "Punctuation")  # may stand before the one into bytes
 
 
@@ -169,6 +171,14 @@ class TextTokenizer:
                     f"({text[error.start]!a}); remove it"
                 ) from error
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def cut(self, text: str, most: int = CAPTION_IDS) -> str:
+        """The beginning of a text, in whole characters, that has at most `most` ids."""
+        while len(ids := self.encode(text)) > most:
+            begun = self.decode(ids[:most])
+            same = (a == b for a, b in zip(text[:-1], begun, strict=False))
+            text = text[: sum(takewhile(bool, same))]  # less a character cut in two
+        return text
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids; bytes that form no character become U+FFFD."""
