@@ -313,10 +313,12 @@ def deliver(drawn: Iterable[Drawn], drawing: Drawing, engine: "Engine") -> None:
     enlarge, how = _enlarger(drawing, engine.image_tokenizer.pixels)
     precision = engine.model.packing or "fp32"
     notes = {"model": name(drawing.model), "precision": precision, "enlarged": how}
-    told, pictures = [], []
+    told, pictures, known = [], [], []
     for one in drawn:
         picture = enlarge(one.picture)
-        path = _write(one, picture, drawing, notes)
+        about = _about(one, notes)
+        path = _write(one, picture, drawing, about)
+        known.append(about)
         record: dict[str, Any] = {"path": str(path), "prompt": one.prompt}
         record |= asdict(one.options)
         seconds = round(one.seconds, 3)
@@ -327,10 +329,12 @@ def deliver(drawn: Iterable[Drawn], drawing: Drawing, engine: "Engine") -> None:
             print(f"{path}  seed {one.options.seed}  {one.seconds:.2f} s", flush=True)
         found, wanted = len(one.attribution), one.options.neighbours
         if found < wanted:
-            said = f"{found} of {wanted} neighbours: no more pass the rules"
-            print(f"{path}  {said}", file=sys.stderr)
+            asked = f"{wanted} neighbour{'s' * (wanted > 1)}"
+            print(
+                f"{path}  {found} of {asked}: no more pass the rules", file=sys.stderr
+            )
     if drawing.grid is not None:
-        _write_sheet(pictures, drawing.grid)
+        _write_sheet(pictures, drawing.grid, known)
         if not drawing.json:
             print(drawing.grid)
     if drawing.json:
@@ -361,14 +365,11 @@ def _enlarger(drawing: Drawing, pixels: int) -> "tuple[Callable[[Image], Image],
     return partial(enlarge, times=times), "bicubic interpolation"
 
 
-def _write(
-    drawn: Drawn, picture: "Image", drawing: Drawing, notes: Mapping[str, str]
-) -> Path:
-    """The file that the enlarged picture is in."""
+def _about(drawn: Drawn, notes: Mapping[str, str]) -> dict[str, Any]:
+    """What is kept inside a picture."""
     import cm3leon
-    from cm3leon.decoding.pictures import save_new, slug
 
-    about: dict[str, Any] = {
+    return {
         "prompt": drawn.prompt,
         "seed": str(drawn.options.seed),
         "options": asdict(drawn.options),
@@ -376,16 +377,27 @@ def _write(
         **notes,
         "Software": f"cm3leon {cm3leon.__version__}",
     }
+
+
+def _write(
+    drawn: Drawn, picture: "Image", drawing: Drawing, about: Mapping[str, Any]
+) -> Path:
+    """The file that the enlarged picture is in."""
+    from cm3leon.decoding.pictures import save_new, slug
+
     path = drawing.out
     if not drawing.named:
         path = drawing.out / f"{slug(drawn.prompt)}-{drawn.options.seed}.png"
     return save_new(picture, path, about, number=not drawing.named)
 
 
-def _write_sheet(drawn: list[tuple[str, "Image"]], grid: Path) -> None:
+def _write_sheet(
+    drawn: list[tuple[str, "Image"]], grid: Path, known: list[dict[str, Any]]
+) -> None:
     from cm3leon.decoding.pictures import save_new
     from cm3leon.images.sheet import contact_sheet
 
     side = min(picture.width for _, picture in drawn)
     sheet = contact_sheet(drawn, side=side)
-    save_new(sheet, grid, {}, number=False)
+    about = {"pictures": known, "Software": known[0]["Software"]}
+    save_new(sheet, grid, about, number=False)

@@ -3,6 +3,7 @@
 import json
 import re
 import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,10 @@ from PIL.PngImagePlugin import PngInfo
 from cm3leon.errors import RequestError
 
 SIDE = 256  # pixels that a picture is enlarged to, at most, unless asked
+# What the notes of a picture and of a neighbour must hold, and of which type.
+PICTURE = dict.fromkeys(("prompt", "seed", "model", "Software"), str)
+OWNER = dict.fromkeys(("key", "text", "source", "licence", "author"), str)
+NEIGHBOUR = OWNER | {"relevance": (int, float)}
 NAME_BYTES = 100  # of the words in a file's name; file systems allow 255 in all
 
 
@@ -93,24 +98,58 @@ def save_new(
 
 
 def notes_of(path: Path) -> dict[str, Any]:
-    """What `save_new` kept inside a picture.
+    """What `save_new` kept inside a picture, or inside a sheet of `pictures`.
 
     Raises:
-        RequestError: there is no such PNG, or it is not one of ours.
+        RequestError: there is no such PNG, it is not one of ours, or its notes are
+            damaged.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            picture.load()  # text may stand behind the pixels
-            texts = dict(getattr(picture, "text", {}))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise RequestError(f"{path} is no PNG that can be read ({error})") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path, formats=["PNG"]) as picture:
+                picture.load()  # text may stand behind the pixels
+                texts: dict[str, Any] = dict(getattr(picture, "text", {}))
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+    ) as error:
+        raise RequestError(f"{path} is no PNG that can be read: {error}") from error
     if not texts.get("Software", "").startswith("cm3leon "):
         raise RequestError(
             f"{path} was not drawn by cm3leon, or its notes were removed"
         )
-    for name in ("options", "attribution"):
-        texts[name] = json.loads(texts.get(name, "null"))
+    names = ("pictures",) if "pictures" in texts else ("options", "attribution")
+    for name in names:
+        try:
+            texts[name] = json.loads(texts.get(name, "null"))
+        except (ValueError, RecursionError) as error:
+            raise _damaged(path, f"{name} is no JSON ({error})") from error
+    several = texts.get("pictures", [texts])
+    if not isinstance(several, list):
+        raise _damaged(path, "pictures is no list")
+    for notes in several:
+        _check(path, notes, PICTURE)
+        found = notes.get("attribution") or []
+        if not isinstance(found, list):
+            raise _damaged(path, "attribution is no list")
+        for neighbour in found:
+            _check(path, neighbour, NEIGHBOUR)
     return texts
+
+
+def _check(path: Path, notes: Any, fields: Mapping[str, Any]) -> None:
+    if not isinstance(notes, dict):
+        raise _damaged(path, f"{notes!r:.40} is no table")
+    for name, kind in fields.items():
+        if not isinstance(notes.get(name), kind):
+            raise _damaged(path, f"{name} is missing or {notes.get(name)!r:.40}")
+
+
+def _damaged(path: Path, what: str) -> RequestError:
+    return RequestError(f"the notes in {path} are damaged: {what}; draw it again")
 
 
 def _places(path: Path) -> Iterator[Path]:
