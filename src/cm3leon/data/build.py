@@ -37,7 +37,7 @@ from cm3leon.randomness import generator
 from cm3leon.retrieval.manifest import MANIFEST
 from cm3leon.retrieval.memory import BankDocument
 from cm3leon.retrieval.retriever import Retriever, drop_words
-from cm3leon.tokens.text import TextTokenizer
+from cm3leon.tokens.text import CAPTION_IDS, TextTokenizer
 from cm3leon.workers import Workers, here
 
 BATCH = 64  # pictures encoded at once
@@ -152,7 +152,7 @@ def records(
     search: Found | None = None,
     mirror: bool = True,
     versions: int = 0,
-    longest: int = 30,
+    longest: int = CAPTION_IDS,
 ) -> Iterator[Record]:
     """Records of some pictures, encoded at once, in their order.
 

@@ -268,11 +268,7 @@ class PromptWriter:
             raise RequestError(
                 f"the prompt takes {max(used, furthest + 1)} ids and {wanted} more, "
                 f"the model reads {self.context}; shorten the prompt"
-                + (
-                    f" or ask for fewer than {retrieved} neighbours"
-                    if retrieved
-                    else ""
-                )
+                + (", or ask for fewer neighbours" if retrieved else "")
             )
         most = least if picture else min(options.max_text, self.context - used)
         return Prompt(conditional, unconditional, constraint, most)
