@@ -12,6 +12,7 @@ import pytest
 
 from cm3leon.errors import ConfigError, DataError, RequestError, ShardCorrupt
 from cm3leon.retrieval.manifest import (
+    LOCK,
     MANIFEST,
     BankConfig,
     next_number,
@@ -140,7 +141,7 @@ def same(folder, other, queries):
 def only_what_is_named(folder):
     """Is nothing left in the folder that no manifest names?"""
     named = {file.name for file in read_manifest(folder).files}
-    return {path.name for path in folder.iterdir()} == named | {MANIFEST}
+    return {path.name for path in folder.iterdir()} - {LOCK} == named | {MANIFEST}
 
 
 def refused(error, message, function, *args, **kwargs):
@@ -342,7 +343,7 @@ def test_a_merge_killed_anywhere_and_run_again_is_one_run_straight(
     for step in count():
         folder = tmp_path / str(step)
         killed = kill(lambda at=folder: merge(parts, at), step)
-        if not (folder / MANIFEST).exists():
+        if not (folder / MANIFEST).exists() or not read_manifest(folder).complete:
             merge(parts, folder)
             assert only_what_is_named(folder)
         assert same(folder, straight, queries)
@@ -409,6 +410,68 @@ def test_a_writer_sweeps_what_a_killed_one_left_and_nothing_else(copy, config):
     assert names.isdisjoint(left)
     assert {"README.md", "my-vectors-00004.npy"} < names
     assert read_manifest(copy) == before
+
+
+# Two writers, and lost manifests
+
+
+def test_a_second_writer_is_refused_at_once_until_the_first_has_finished(
+    copy, config, captioned, clustered
+):
+    message = f"{copy} is being written by somebody else; wait"
+    writer = BankWriter(copy, config)
+    refused(DataError, message, BankWriter, copy, config)
+    refused(DataError, message, remove, copy, ["picture 3"])
+    refused(DataError, message, merge, [copy], copy)
+    writer.add(captioned(5, start=90), clustered(5))
+    refused(DataError, message, BankWriter, copy, config)
+    assert writer.finish().count == 35
+    assert remove(copy, ["picture 3"]).count == 34
+    second = BankWriter(copy, config)
+    assert second.add(captioned(9, start=90), clustered(9)) == 4
+    del second  # as good as finished
+    assert BankWriter(copy, config).finish().count == 38
+
+
+def test_a_writer_that_could_not_begin_is_in_nobodys_way(copy, config):
+    with pytest.raises(DataError, match="another bi-encoder") as caught:
+        BankWriter(copy, replace(config, encoder="f" * 64))
+    assert BankWriter(copy, config).finish() == read_manifest(copy)
+    assert caught.tb is not None  # it still holds the writer that failed
+
+
+def test_the_lock_of_a_killed_process_holds_nobody_up(copy, config):
+    code = """
+import sys, time
+from pathlib import Path
+from cm3leon.retrieval.manifest import lock
+
+held = lock(Path(sys.argv[1]))
+print("locked", flush=True)
+time.sleep(600)
+"""
+    command = [sys.executable, "-c", code, str(copy)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        refused(DataError, "is being written", BankWriter, copy, config)
+        other.kill()
+    assert BankWriter(copy, config).finish() == read_manifest(copy)
+
+
+def test_files_that_lost_their_manifest_are_left_alone(
+    copy, straight, config, documents
+):
+    (copy / MANIFEST).unlink()
+    before = {path.name: path.read_bytes() for path in copy.iterdir()}
+    message = f"{copy} holds documents-00000.arrow .* {MANIFEST} is gone; put that back"
+    refused(ShardCorrupt, message, MemoryBank.open, copy)
+    refused(ShardCorrupt, message, list, problems(copy))
+    refused(ShardCorrupt, message, remove, copy, ["picture 3"])
+    refused(ShardCorrupt, message, BankWriter, copy, config)
+    refused(ShardCorrupt, message, merge, [straight], copy)
+    assert {path.name: path.read_bytes() for path in copy.iterdir()} == before
+    shutil.copy(straight / MANIFEST, copy)
+    assert content(copy)[0] == documents
 
 
 # Removal
@@ -553,8 +616,9 @@ def test_a_merge_leaves_every_bank_that_is_there(
     part = tmp_path / "part"
     writer = BankWriter(part, config)
     writer.add(captioned(20, start=90), clustered(20))
-    refused(DataError, "part holds a", merge, [copy, part], part)
+    refused(DataError, "part is being written", merge, [copy, part], part)
     writer.finish()
+    refused(DataError, "part holds a", merge, [copy, part], part)
     assert content(part)[0] == captioned(20, start=90)
     assert same(copy, straight, queries)
 

@@ -4,11 +4,14 @@
           /documents-00000.arrow   what the vectors stand for
           /vectors-00000.npy       fp16, in the same order
           /index-00000.faiss       unless the search is exhaustive
+          /.lock                   empty; held by whoever writes
 
 Every file is written aside, forced to the disk and then renamed to a name that the
 manifest does not use; only then a new manifest takes the old one's place. So a writer
 killed at any moment leaves the bank as it was before or as it is after, and what no
-manifest names is swept away by the next one. A folder takes one writer at a time.
+manifest names is swept away by the next one. A folder takes one writer at a time: the
+system holds its lock, and lets go of it when the writer dies. Where the manifest itself
+is gone nothing is swept.
 """
 
 import os
@@ -17,6 +20,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from filelock import BaseFileLock, FileLock, Timeout
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
@@ -26,6 +30,7 @@ from cm3leon.retrieval.vector_index import IndexReport, IndexSettings
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 OURS = re.compile(r"(documents-\d+\.arrow|vectors-\d+\.npy|index-\d+\.faiss)(\.part)?")
 
 
@@ -107,12 +112,13 @@ def read_manifest(folder: Path) -> Manifest:
 
     Raises:
         DataError: there is none, or one of another format.
-        ShardCorrupt: it is damaged.
+        ShardCorrupt: it is damaged, or gone while its files are there.
     """
     path = folder / MANIFEST
     try:
         text = path.read_bytes()
     except OSError as error:
+        check_none_lost(folder)
         raise DataError(
             f"{folder} holds no memory bank ({error.strerror}: {MANIFEST}); build one "
             "with cm3leon memory build"
@@ -134,6 +140,37 @@ def read_manifest(folder: Path) -> Manifest:
         ) from error
     except (ConfigError, ValueError) as error:
         raise ShardCorrupt(f"{path} is damaged ({error}); build it again") from error
+
+
+def check_none_lost(folder: Path) -> None:
+    """Whether a folder without a manifest may become a bank.
+
+    Raises:
+        ShardCorrupt: it holds files of one, which a new manifest would sweep away.
+    """
+    names = sorted(path.name for path in folder.glob("*") if OURS.fullmatch(path.name))
+    if names:
+        raise ShardCorrupt(
+            f"{folder} holds {names[0]} of a memory bank, but its {MANIFEST} is gone; "
+            "put that back from a copy, or build the bank again in another folder"
+        )
+
+
+def lock(folder: Path) -> BaseFileLock:
+    """The right to write to a folder, until it is released, dropped, or we die.
+
+    Raises:
+        DataError: somebody else has it.
+    """
+    held = FileLock(folder / LOCK)
+    try:
+        held.acquire(blocking=False)
+    except Timeout as error:
+        raise DataError(
+            f"{folder} is being written by somebody else; wait until that is done, or "
+            "build in another folder and merge the two"
+        ) from error
+    return held
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

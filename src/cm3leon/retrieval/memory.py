@@ -28,7 +28,9 @@ from cm3leon.retrieval.manifest import (
     File,
     Manifest,
     Shard,
+    check_none_lost,
     damage,
+    lock,
     next_number,
     read_manifest,
     sweep,
@@ -146,13 +148,16 @@ class MemoryBank:
 class BankWriter:
     """Adds documents to a bank, new or old; one writer a folder.
 
+    No other may write there until it has finished, or is gone.
+
     Args:
         folder: made if missing.
         config: what vectors and codes mean; that of the bank if it is there.
         settings: how its index is chosen; by default as it was, or the defaults.
 
     Raises:
-        DataError: the bank there was built with other encoders.
+        DataError: the bank there was built with other encoders, or has a writer.
+        ShardCorrupt: one of its files is damaged, or the manifest is gone.
     """
 
     def __init__(
@@ -164,21 +169,30 @@ class BankWriter:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.keys: set[str] = set()
+        self._lock = lock(self.folder)
+        try:
+            self._manifest = self._begin(config, settings)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _begin(self, config: BankConfig, settings: IndexSettings | None) -> Manifest:
         if not (self.folder / MANIFEST).exists():
-            self._manifest = Manifest(
-                config=config, settings=settings or IndexSettings()
-            )
-            write_manifest(self.folder, self._manifest)
-            return
+            check_none_lost(self.folder)
+            manifest = Manifest(config=config, settings=settings or IndexSettings())
+            write_manifest(self.folder, manifest)
+            return manifest
         manifest = read_manifest(self.folder)
         if other := _difference(manifest.config, config):
-            raise DataError(f"{folder} was built with {other}; give another folder")
+            raise DataError(
+                f"{self.folder} was built with {other}; give another folder"
+            )
         settings = settings or manifest.settings
         complete = manifest.complete and settings == manifest.settings
-        self._manifest = replace(manifest, settings=settings, complete=complete)
         sweep(self.folder, manifest)
         bank = _opened(self.folder, manifest, verify=False)
         self.keys.update(bank.table.column("key").to_pylist())
+        return replace(manifest, settings=settings, complete=complete)
 
     def add(
         self, documents: Sequence[BankDocument], vectors: Float[np.ndarray, "doc width"]
@@ -213,7 +227,7 @@ class BankWriter:
         workers: Workers = here,
         on_progress: Progress | None = None,
     ) -> Manifest:
-        """Build or extend the index and declare the bank complete.
+        """Build or extend the index, declare the bank complete and let others write.
 
         Args:
             index: False for a part that is to be merged.
@@ -232,26 +246,39 @@ class BankWriter:
             )
         elif not manifest.complete or manifest.index is None:
             self._manifest = _finished(self.folder, manifest, on_progress, workers)
+        self._lock.release()
         return self._manifest
 
     def _put(self, manifest: Manifest) -> None:
+        assert self._lock.is_locked, "this writer has finished; open another"
         write_manifest(self.folder, manifest)
         self._manifest = manifest  # not before: what fails here may be tried again
 
 
-def remove(folder: str | Path, keys: Collection[str]) -> Manifest:
+def remove(
+    folder: str | Path,
+    keys: Collection[str],
+    *,
+    on_progress: Progress | None = None,
+) -> Manifest:
     """Take documents out of a finished bank.
 
     Raises:
         RequestError: one of the keys is not there, or none would be left.
-        DataError: the bank was not finished, or is a part to be merged.
+        DataError: the bank was not finished, is a part to be merged, or has a writer.
     """
     folder = Path(folder)
+    read_manifest(folder)  # a folder without a bank stays as it is
+    with lock(folder):
+        return _without(folder, set(keys), on_progress)
+
+
+def _without(folder: Path, wanted: set[str], on_progress: Progress | None) -> Manifest:
     manifest = read_manifest(folder)
     if not manifest.complete or manifest.index is None:
         raise DataError(f"{folder} has no index yet; finish or merge it first")
     table, vectors = _opened(folder, manifest, verify=True)
-    wanted, names = set(keys), table.column("key").to_pylist()
+    names = table.column("key").to_pylist()
     if missing := sorted(wanted - set(names)):
         raise RequestError(f"{folder} has no document {missing[0]!r}")
     if len(wanted) == len(names):
@@ -273,7 +300,7 @@ def remove(folder: str | Path, keys: Collection[str]) -> Manifest:
         if kept:
             shards.append(shard)
     left = replace(manifest, shards=tuple(shards), index=None, indexed=0)
-    return _finished(folder, left, None)
+    return _finished(folder, left, on_progress)
 
 
 def merge(
@@ -289,19 +316,31 @@ def merge(
 
     Raises:
         DataError: the parts differ in their encoders, share a document, or the folder
-            holds a bank.
+            holds a bank or has a writer.
+        ShardCorrupt: a file of a part is damaged, or the folder has lost its manifest.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if (folder / MANIFEST).exists():
+    with lock(folder):
+        return _merged([*map(Path, parts)], folder, settings, on_progress)
+
+
+def _merged(
+    parts: Sequence[Path],
+    folder: Path,
+    settings: IndexSettings | None,
+    on_progress: Progress | None,
+) -> Manifest:
+    if not (folder / MANIFEST).exists():
+        check_none_lost(folder)
+    elif read_manifest(folder).count:  # a killed merge left one that names nothing
         raise DataError(f"{folder} holds a bank already; give another folder")
     if not parts:
         raise DataError("no parts to merge; name the folders of at least one bank")
-    manifests = [read_manifest(Path(part)) for part in parts]
+    manifests = [read_manifest(part) for part in parts]
     first = manifests[0]
     owner: dict[str, Path] = {}
-    shards: list[Shard] = []
-    for path, manifest in zip(map(Path, parts), manifests, strict=True):
+    for path, manifest in zip(parts, manifests, strict=True):
         if other := _difference(first.config, manifest.config):
             raise DataError(f"{parts[0]} was built with {other} than {path}")
         if not manifest.complete:
@@ -311,6 +350,10 @@ def merge(
             if key in owner:
                 raise DataError(f"{path} and {owner[key]} both hold document {key!r}")
             owner[key] = path
+    whole = Manifest(config=first.config, settings=settings or first.settings)
+    write_manifest(folder, whole)  # first, or what a kill leaves would be nobody's
+    shards: list[Shard] = []
+    for path, manifest in zip(parts, manifests, strict=True):
         for shard in manifest.shards:
             number = len(shards)
             names = (f"documents-{number:05d}.arrow", f"vectors-{number:05d}.npy")
@@ -322,10 +365,7 @@ def merge(
             shards.append(
                 Shard(count=shard.count, documents=files[0], vectors=files[1])
             )
-    manifest = Manifest(
-        config=first.config, settings=settings or first.settings, shards=tuple(shards)
-    )
-    return _finished(folder, manifest, on_progress)
+    return _finished(folder, replace(whole, shards=tuple(shards)), on_progress)
 
 
 def problems(folder: str | Path) -> Iterator[str]:
