@@ -55,7 +55,7 @@ def bank(memory, pictures, tmp_path):
 
 def test_a_bank_is_built_once_and_whole(memory, bank, pictures):
     code, out, _ = memory("build", pictures, bank)
-    assert (code, "added 0 documents" in out) == (0, True)
+    assert (code, "added 0 documents, 11 were there already" in out) == (0, True)
     assert memory("check", bank)[:2] == (0, f"{bank} is whole\n")
     about = json.loads(memory("info", bank, "--json")[1])
     assert about["documents"] == 11
@@ -67,6 +67,9 @@ def test_parts_built_apart_answer_as_one(memory, bank, pictures, tmp_path):
         words = ("--part", part, "--parts", 2)
         code, out, _ = memory("build", pictures, tmp_path / f"part-{part}", *words)
         assert (code, "none: a part to be merged" in out) == (0, True)
+        code, _, err = memory("search", tmp_path / f"part-{part}", "a cat")
+        assert (code, f"is part {part} of 2 (from 0)" in err) == (1, True)
+        assert "join all parts with cm3leon memory merge" in err
     parts = [tmp_path / "part-0", tmp_path / "part-1"]
     assert memory("merge", tmp_path / "joined", *parts)[0] == 0
     for text in CAPTIONS:
@@ -77,12 +80,94 @@ def test_parts_built_apart_answer_as_one(memory, bank, pictures, tmp_path):
         assert answers[0] == answers[1]
 
 
+def test_another_picture_of_a_name_that_is_there_is_refused(
+    memory, noise_pictures, tmp_path
+):
+    """Names count from the folder that is given, so two folders may share them."""
+    rows = [{"text": text} for text in CAPTIONS]
+    one = noise_pictures(tmp_path / "one", rows, cut=4)
+    two = noise_pictures(tmp_path / "two", rows[::-1], cut=4)
+    mine = tmp_path / "mine"
+    assert memory("add", mine, one)[0] == 0
+    code, _, err = memory("add", mine, two)
+    assert (code, f"{mine} holds '0.png' with another caption" in err) == (1, True)
+    assert "cm3leon memory remove; nothing was added" in err
+    assert "added 0 documents, 4 were there" in memory("add", mine, one)[1]
+    for number in range(5):
+        (two / f"{number}.png").rename(two / f"new-{number}.png")
+    table = two / "metadata.jsonl"
+    table.write_text(table.read_text().replace('name": "', 'name": "new-'))
+    code, out, _ = memory("add", mine, two)
+    assert (code, "added 4 documents\n" in out) == (0, True)
+
+
+def test_what_only_begins_a_bank_is_refused_for_one_that_is_there(
+    memory, bank, pictures
+):
+    before = (bank / "manifest.json").read_bytes()
+    code, _, err = memory("add", bank, pictures, "--with-own")
+    assert (code, f"{bank} is there already and --with-own" in err) == (1, True)
+    assert (bank / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("verb", ["add", "build"])
+def test_a_mistyped_folder_of_pictures_makes_no_bank(memory, tmp_path, verb):
+    new, nowhere = tmp_path / "new", tmp_path / "nowhere"
+    words = (new, nowhere) if verb == "add" else (nowhere, new)
+    code, _, err = memory(verb, *words)
+    assert (code, str(nowhere) in err) == (1, True)
+    assert not new.exists()
+
+
+@pytest.mark.parametrize("gib", ["nan", "inf", "-1", "0"])
+def test_memory_for_an_index_is_a_number_of_gib(memory, pictures, tmp_path, gib):
+    code, _, err = memory(
+        "build", pictures, tmp_path / "new", f"--memory-gib={float(gib)}"
+    )
+    assert code == 1
+    assert f"memory_gib is {float(gib)}, outside (0, 1048576]" in err
+    assert not (tmp_path / "new").exists()
+
+
+def test_whoever_looks_sees_how_far_an_index_is(
+    memory, bank, pictures, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    for words in (
+        ("build", pictures, tmp_path / "new"),
+        ("merge", tmp_path / "joined", bank),
+        ("remove", bank, "3.png"),
+    ):
+        code, _, err = memory(*words)
+        assert (code, "indexing" in err) == (0, True)
+
+
 def test_what_is_removed_is_not_found(memory, bank):
     first = json.loads(memory("search", bank, "a cat", "--json")[1])[0]
     code, out, _ = memory("remove", bank, first["key"])
     assert (code, "10 documents" in out) == (0, True)
     again = json.loads(memory("search", bank, "a cat", "--count", 9, "--json")[1])
     assert first["key"] not in {one["key"] for one in again}
+
+
+def test_a_picture_finds_what_is_nearest_to_its_vector(memory, bank, pictures, encoder):
+    from cm3leon.retrieval.encoder import BiEncoder
+    from cm3leon.retrieval.memory import MemoryBank
+
+    opened, image = MemoryBank.open(bank), pictures / "4.png"
+    vector = BiEncoder.load(encoder).images([Image.open(image)]).numpy()
+    relevances, numbers = opened.search(vector, len(opened))
+    passing = relevances[0] <= 0.9
+    code, out, _ = memory("search", bank, "--image", image, "--count", 11, "--json")
+    found = json.loads(out)
+    assert (code, bool(found)) == (0, True)
+    assert found[0]["key"] == opened[int(numbers[0][passing][0])].key
+    assert found[0]["relevance"] == round(float(relevances[0][passing][0]), 4)
+    code, out, _ = memory("search", bank, "--image", image, "--count", 11)
+    assert [line.split()[1] for line in out.splitlines()[:-1]] == [
+        one["key"] for one in found
+    ]
+    assert out.endswith(f"{len(found)} of 11: no more documents pass the rules\n")
 
 
 def test_a_picture_tells_what_it_was_drawn_with(memory, bank, call, encoder, capsys):
@@ -135,12 +220,24 @@ def test_the_best_of_several_candidates_is_kept(call, bank, encoder):
     assert (code, "candidates is 0, below 1" in err) == (1, True)
 
 
-def test_fewer_neighbours_than_asked_are_used_and_said(call, bank, encoder):
-    words = ("--neighbours", 40, "--memory", bank, "--encoder", encoder)
-    code, out, err = call("generate", "a cat", *words)
-    # the tiny model's context may be too short for what passes: then that is said
-    assert code == 1 or "neighbours: no more pass the rules" in out
-    assert code == 0 or "shorten" in err or "fewer" in err
+def test_fewer_neighbours_than_asked_are_used_and_said(memory, call, bank, encoder):
+    first = json.loads(memory("search", bank, "a cat", "--json")[1])[0]
+    others = {f"{number}.png" for number in range(11)} - {first["key"]}
+    assert memory("remove", bank, *others)[0] == 0
+    words = ("--memory", bank, "--encoder", encoder, "--seed", 3, "--json")
+    drawn = {}
+    for name, wanted in (("none", 0), ("one", 1), ("two", 2)):
+        code, out, _ = call(
+            "generate", "a cat", "--neighbours", wanted, "--out", f"{name}.png", *words
+        )
+        assert code == 0
+        [told] = json.loads(out)
+        assert [one["key"] for one in told["attribution"]] == [first["key"]][:wanted]
+        drawn[name] = np.asarray(Image.open(f"{name}.png"))
+    assert np.array_equal(drawn["one"], drawn["two"])
+    assert not np.array_equal(drawn["one"], drawn["none"])
+    code, out, _ = call("generate", "a cat", "--neighbours", 2, *words[:-1])
+    assert (code, "1 neighbours: no more pass the rules" in out) == (0, True)
 
 
 def test_shards_carry_the_neighbours_of_each_picture(

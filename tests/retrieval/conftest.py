@@ -124,12 +124,12 @@ def build():
     """A function that writes a bank, some documents a shard."""
     from cm3leon.retrieval.memory import BankWriter
 
-    def build(folder, config, documents, vectors, settings=None, *, step=8, index=True):
+    def build(folder, config, documents, vectors, settings=None, *, step=8, part=None):
         writer = BankWriter(folder, config, settings)
         for start in range(0, len(documents), step):
-            part = slice(start, start + step)
-            writer.add(documents[part], vectors[part])
-        writer.finish(index=index)
+            rows = slice(start, start + step)
+            writer.add(documents[rows], vectors[rows])
+        writer.finish(part=part)
         return folder
 
     return build

@@ -40,7 +40,7 @@ folder, config, documents, vectors = pickle.loads(Path(sys.argv[1]).read_bytes()
 writer = BankWriter(folder, config)
 for start in range(0, len(documents), 8):
     writer.add(documents[start : start + 8], vectors[start : start + 8])
-writer.finish(index=False)
+writer.finish(part=(0, 2))
 """
 
 
@@ -338,7 +338,7 @@ def test_a_merge_killed_anywhere_and_run_again_is_one_run_straight(
     kill, build, config, documents, vectors, straight, queries, tmp_path
 ):
     parts = [tmp_path / "one", tmp_path / "two"]
-    build(parts[0], config, documents[:16], vectors[:16], index=False)
+    build(parts[0], config, documents[:16], vectors[:16], part=(0, 2))
     build(parts[1], config, documents[16:], vectors[16:])
     for step in count():
         folder = tmp_path / str(step)
@@ -386,11 +386,11 @@ def test_what_a_full_disk_refused_can_be_added_by_the_same_writer(
                 with pytest.raises(OSError, match="No space left"):
                     writer.add(documents[part], vectors[part])
         assert writer.add(documents[part], vectors[part]) == len(documents[part])
-    for index in (False, True):
+    for part in ((0, 2), None):
         with monkeypatch.context() as patch:
             patch.setattr("cm3leon.retrieval.memory.write_manifest", fail)
             with pytest.raises(OSError, match="No space left"):
-                writer.finish(index=index)
+                writer.finish(part=part)
     writer.finish()
     assert same(tmp_path / "bank", straight, queries)
 
@@ -531,7 +531,8 @@ def test_parts_of_two_processes_are_one_bank_built_at_once(
         command = [sys.executable, "-c", WORKER, str(work)]
         workers.append(subprocess.Popen(command))
     assert [worker.wait() for worker in workers] == [0, 0]
-    refused(DataError, "one was not finished", MemoryBank.open, parts[0])
+    message = r"one is part 0 of 2 \(from 0\), which is not searched .* memory merge"
+    refused(DataError, message, MemoryBank.open, parts[0])
     assert list(problems(parts[0])) == []
     merged = merge(parts, tmp_path / "bank")
     assert merged == read_manifest(tmp_path / "bank")
@@ -829,7 +830,7 @@ def test_a_bank_to_be_finished_is_not_opened(config, documents, vectors, tmp_pat
 def test_a_part_may_become_a_bank_of_its_own(
     build, config, documents, vectors, straight, queries, tmp_path
 ):
-    folder = build(tmp_path / "b", config, documents, vectors, index=False)
+    folder = build(tmp_path / "b", config, documents, vectors, part=(0, 2))
     assert read_manifest(folder).complete
     BankWriter(folder, config).finish()
     assert same(folder, straight, queries)
@@ -938,7 +939,7 @@ def test_numbers_of_files_count_on():
 def test_a_part_to_be_merged_gives_nothing_away(
     build, config, documents, vectors, tmp_path
 ):
-    folder = build(tmp_path / "part", config, documents, vectors, index=False)
+    folder = build(tmp_path / "part", config, documents, vectors, part=(0, 2))
     with pytest.raises(DataError, match="has no index yet; finish or merge it first"):
         remove(folder, [documents[0].key])
 

@@ -1,15 +1,20 @@
 """`cm3leon memory`: banks of documents that stand before a prompt."""
 
 import json as json_module
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 if TYPE_CHECKING:
+    from cm3leon.data.pictures import Pictures
     from cm3leon.retrieval.encoder import BiEncoder
     from cm3leon.retrieval.manifest import Manifest
+    from cm3leon.retrieval.vector_index import Progress
 
+MOST_GIB = 2**20
 JSON = Annotated[bool, Parameter(negative="")]
 
 app = App(
@@ -83,16 +88,20 @@ def build(
         HOST:PORT to name it, local for this machine alone. All machines must see the
         folders under the same paths.
     """
+    from cm3leon.data.pictures import Pictures
     from cm3leon.errors import ConfigError
     from cm3leon.retrieval.vector_index import IndexSettings
 
     if not 0 <= part < parts:
         raise ConfigError(f"part is {part}, outside 0 to {parts - 1} of {parts} parts")
+    if not 0 < memory_gib <= MOST_GIB:  # nor may it be nan
+        raise ConfigError(f"memory_gib is {memory_gib}, outside (0, {MOST_GIB}]")
     settings = IndexSettings(
         exact_below=exact_below, memory_bytes=int(memory_gib * 2**30)
     )
     parted = (part, parts)
-    _fill(pictures, bank, encoder, model, split, settings, parted, tokenizers, ray)
+    found = Pictures.open(pictures, split)  # first: without them no bank is made
+    _fill(found, bank, encoder, model, settings, parted, tokenizers, ray)
 
 
 @app.command
@@ -105,6 +114,8 @@ def add(
     model: Path | None = None,
 ) -> None:
     """Add captioned pictures to a bank: your own, say. What is there stays as it is.
+
+    A name stands for one picture: another one of a name that is there is refused.
 
     For example:
 
@@ -129,19 +140,26 @@ def add(
     """
     import shutil
 
+    from cm3leon.data.pictures import Pictures
     from cm3leon.decoding.folder import located
+    from cm3leon.errors import RequestError
     from cm3leon.retrieval.manifest import read_manifest
 
     own = located(model) / "memory"
-    if bank.exists():
-        read_manifest(bank)
-    elif with_own:
-        read_manifest(own)
+    if bank.exists() and with_own:
+        raise RequestError(
+            f"{bank} is there already and --with-own begins a new bank; leave it out, "
+            "or name another folder"
+        )
+    if bank.exists() or with_own:
+        read_manifest(own if with_own else bank)
+    found = Pictures.open(pictures)  # first: without them no bank is made
+    if with_own:
         partial = bank.with_name(bank.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(own, partial)
         partial.rename(bank)
-    _fill(pictures, bank, encoder, model, "train", None, (0, 1))
+    _fill(found, bank, encoder, model, None, (0, 1))
 
 
 @app.command
@@ -163,10 +181,14 @@ def remove(bank: Path, *keys: str) -> None:
     """
     from cm3leon.errors import RequestError
     from cm3leon.retrieval import memory
+    from cm3leon.retrieval.manifest import read_manifest
 
     if not keys:
         raise RequestError("no document is named; memory search prints their names")
-    _print(bank, memory.remove(bank, keys))
+    left = read_manifest(bank).count - len(keys)
+    with _indexing(left) as on_progress:
+        manifest = memory.remove(bank, keys, on_progress=on_progress)
+    _print(bank, manifest)
 
 
 @app.command
@@ -186,12 +208,11 @@ def merge(bank: Path, *parts: Path) -> None:
     parts
         The banks to join.
     """
-    from cm3leon.cli.bar import bar
     from cm3leon.retrieval import memory
+    from cm3leon.retrieval.manifest import read_manifest
 
-    with bar("indexing", 1) as advance:
-        manifest = memory.merge(parts, bank)
-        advance(1)
+    with _indexing(sum(read_manifest(part).count for part in parts)) as on_progress:
+        manifest = memory.merge(parts, bank, on_progress=on_progress)
     _print(bank, manifest)
 
 
@@ -332,12 +353,19 @@ def _encoder(encoder: str | None, model: Path | None) -> "BiEncoder":
     return BiEncoder.load(encoder or own)
 
 
+@contextmanager
+def _indexing(documents: int) -> Iterator["Progress"]:
+    from cm3leon.cli.bar import bar
+
+    with bar("indexing", documents) as advance:
+        yield lambda _, done: advance(done)
+
+
 def _fill(
-    pictures: Path,
+    pictures: "Pictures",
     bank: Path,
     encoder: str | None,
     model: Path | None,
-    split: str,
     settings: Any,
     part: tuple[int, int],
     tokenizers: Path | None = None,
@@ -347,7 +375,6 @@ def _fill(
 
     from cm3leon.cli.bar import bar
     from cm3leon.data.bank import bank_config, fill
-    from cm3leon.data.pictures import Pictures
     from cm3leon.decoding.folder import located
     from cm3leon.images.tokenizer import ImageTokenizer
     from cm3leon.retrieval.memory import BankWriter
@@ -357,25 +384,31 @@ def _fill(
     image_tokenizer = ImageTokenizer.load(source / "image_tokenizer")
     towers = _encoder(encoder, model)
     writer = BankWriter(bank, bank_config(towers, image_tokenizer), settings)
-    collection = Pictures.open(pictures, split)
-    with bar("encoding", 1) as advance, open_workers(ray) as workers:
-        report = fill(
-            writer,
-            collection,
-            towers,
-            image_tokenizer,
-            part=part[0],
-            parts=part[1],
-            workers=workers,
-            on_progress=lambda done, all: advance(done / all),
-        )
-        for problem in report.problems:
+    with open_workers(ray) as workers:
+        with bar("encoding", 1) as advance:
+            filled = fill(
+                writer,
+                pictures,
+                towers,
+                image_tokenizer,
+                part=part[0],
+                parts=part[1],
+                workers=workers,
+                on_progress=lambda done, all: advance(done / all),
+            )
+        for problem in filled.problems:
             print(
                 f"left out {problem.name}: {problem.kind}: {problem.reason}",
                 file=sys.stderr,
             )
-        manifest = writer.finish(index=part[1] == 1, workers=workers)
-    print(f"added {report.good:,} documents")
+        with _indexing(len(writer.keys)) as on_progress:
+            manifest = writer.finish(
+                part=part if part[1] > 1 else None,
+                workers=workers,
+                on_progress=on_progress,
+            )
+    there = f", {filled.there:,} were there already" if filled.there else ""
+    print(f"added {filled.added:,} documents{there}")
     _print(bank, manifest)
 
 

@@ -1,6 +1,6 @@
 """Captioned pictures of any collection, decoded one at a time when asked for."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,11 +133,14 @@ class Pictures:
             self._rows = []
             self.check_some_left()
 
-    def captions(self) -> Iterator[tuple[str, ...]]:
-        """The captions of each picture, nothing decoded."""
-        for start in range(0, len(self._rows), _ROWS_AT_ONCE):
-            rows = self._captions_of(self._rows[start : start + _ROWS_AT_ONCE])
-            yield from rows
+    def captions(
+        self, numbers: Sequence[int] | None = None
+    ) -> Iterator[tuple[str, ...]]:
+        """The captions of each picture, or of some of them, nothing decoded."""
+        wanted = range(len(self._rows)) if numbers is None else numbers
+        for start in range(0, len(wanted), _ROWS_AT_ONCE):
+            some = wanted[start : start + _ROWS_AT_ONCE]
+            yield from self._captions_of([self._rows[number] for number in some])
 
     def ids(self, numbers: Iterable[int] | None = None) -> Iterator[str]:
         """What each picture is called, or some of them, nothing decoded."""

@@ -76,7 +76,8 @@ class Manifest:
         settings: how its index was chosen, and will be when documents come or go.
         complete: False while documents are added, or if that was killed.
         shards: in the order of the documents.
-        index: None until it is built, and for a part that waits to be merged.
+        part: which of how many, from 0; None unless it waits to be merged.
+        index: None until it is built, and for a part.
         index_file: None for an index that is made of the vectors when it is opened.
         indexed: how many of the documents the index is of, the first ones.
     """
@@ -85,6 +86,7 @@ class Manifest:
     config: BankConfig
     settings: IndexSettings
     complete: bool = False
+    part: tuple[int, int] | None = None
     shards: tuple[Shard, ...] = ()
     index: IndexReport | None = None
     index_file: File | None = None

@@ -6,6 +6,7 @@
     merge        files of several banks, built apart, become one bank's
 
 Whatever is killed, the same call finishes; a document that is there is not added again.
+Which picture a document's key names is for the caller to know (`BankWriter.lookup`).
 """
 
 import os
@@ -97,16 +98,24 @@ class MemoryBank:
         """Open a bank; `verify` compares every checksum.
 
         Raises:
-            DataError: there is none, it was not finished, or its index does not fit.
+            DataError: there is none, it was not finished, it is a part to be merged, or
+                its index does not fit.
             ShardCorrupt: a file is missing, truncated or altered; it is named.
         """
         folder = Path(folder)
         manifest = read_manifest(folder)
         bank = _opened(folder, manifest, verify=verify)
-        if not manifest.complete or manifest.index is None:
+        if not manifest.complete:
             raise DataError(
                 f"{folder} was not finished ({manifest.count} documents are in it); "
                 "run what was building it again"
+            )
+        if manifest.index is None:
+            part = manifest.part
+            which = f"part {part[0]} of {part[1]} (from 0)" if part else "a part"
+            raise DataError(
+                f"{folder} is {which}, which is not searched by itself; join all parts "
+                "with cm3leon memory merge"
             )
         file = manifest.index_file
         path = folder / file.name if file else None
@@ -126,8 +135,7 @@ class MemoryBank:
         return self.manifest.count
 
     def __getitem__(self, number: int) -> BankDocument:
-        row = self._table.slice(number, 1).to_pylist()[0]
-        return BankDocument(**row | {"codes": tuple(row["codes"])})
+        return _document(self._table, number)
 
     def vectors(self, numbers: Sequence[int]) -> Float32[np.ndarray, "doc width"]:
         """The vectors of some documents."""
@@ -168,7 +176,7 @@ class BankWriter:
     ) -> None:
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
-        self.keys: set[str] = set()
+        self.keys: dict[str, int] = {}  # of the documents, and their numbers
         self._lock = lock(self.folder)
         try:
             self._manifest = self._begin(config, settings)
@@ -191,8 +199,19 @@ class BankWriter:
         complete = manifest.complete and settings == manifest.settings
         sweep(self.folder, manifest)
         bank = _opened(self.folder, manifest, verify=False)
-        self.keys.update(bank.table.column("key").to_pylist())
+        names = bank.table.column("key").to_pylist()
+        self.keys.update((key, number) for number, key in enumerate(names))
         return replace(manifest, settings=settings, complete=complete)
+
+    @property
+    def complete(self) -> bool:
+        """Whether it was finished, and nothing added since."""
+        return self._manifest.complete
+
+    def lookup(self) -> Callable[[str], BankDocument]:
+        """What gives the document of one of its keys."""
+        table = _opened(self.folder, self._manifest, verify=False).table
+        return lambda key: _document(table, self.keys[key])
 
     def add(
         self, documents: Sequence[BankDocument], vectors: Float[np.ndarray, "doc width"]
@@ -215,22 +234,22 @@ class BankWriter:
         shard = _write_shard(
             self.folder, _next(self._manifest), chosen, np.asarray(vectors)[rows]
         )
-        shards = (*self._manifest.shards, shard)
+        first, shards = self._manifest.count, (*self._manifest.shards, shard)
         self._put(replace(self._manifest, shards=shards, complete=False))
-        self.keys.update(fresh)
+        self.keys.update((key, first + place) for place, key in enumerate(fresh))
         return len(fresh)
 
     def finish(
         self,
         *,
-        index: bool = True,
+        part: tuple[int, int] | None = None,
         workers: Workers = here,
         on_progress: Progress | None = None,
     ) -> Manifest:
         """Build or extend the index, declare the bank complete and let others write.
 
         Args:
-            index: False for a part that is to be merged.
+            part: which of how many, from 0, if it is to be merged; it gets no index.
             workers: who finds the lists and codes of the vectors in an IVF-PQ index.
             on_progress: called with "index" and the vectors done.
 
@@ -240,10 +259,9 @@ class BankWriter:
         manifest = self._manifest
         if manifest.count == 0:
             raise DataError(f"{self.folder} would be empty; no document was added")
-        if not index:
-            self._put(
-                replace(manifest, complete=True, index=None, index_file=None, indexed=0)
-            )
+        if part is not None:
+            bare = replace(manifest, index=None, index_file=None, indexed=0)
+            self._put(replace(bare, complete=True, part=part))
         elif not manifest.complete or manifest.index is None:
             self._manifest = _finished(self.folder, manifest, on_progress, workers)
         self._lock.release()
@@ -290,10 +308,8 @@ def _without(folder: Path, wanted: set[str], on_progress: Progress | None) -> Ma
         kept = [number for number in numbers if names[number] not in wanted]
         start += shard.count
         if len(kept) < shard.count and kept:
-            rows = table.take(kept).to_pylist()
-            documents = [
-                BankDocument(**row | {"codes": tuple(row["codes"])}) for row in rows
-            ]
+            rows = table.take(kept)
+            documents = [_document(rows, place) for place in range(len(kept))]
             taken = vectors.take(np.asarray(kept, dtype=np.int64))
             number = _next(manifest) + len(shards)  # above all that is there
             shard = _write_shard(folder, number, documents, taken)
@@ -427,6 +443,11 @@ def _opened(folder: Path, manifest: Manifest, *, verify: bool) -> _Opened:
     )
 
 
+def _document(table: pa.Table, number: int) -> BankDocument:
+    row = table.slice(number, 1).to_pylist()[0]
+    return BankDocument(**row | {"codes": tuple(row["codes"])})
+
+
 def _read(path: Path, read: Callable[[Path], Any]) -> Any:
     try:
         return read(path)
@@ -464,6 +485,7 @@ def _finished(
     done = replace(
         manifest,
         complete=True,
+        part=None,
         index=built.report,
         index_file=file,
         indexed=manifest.count,
