@@ -1,14 +1,26 @@
 import pickle
+from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageOps
 
-from cm3leon.data.build import build_shards, may_mirror, moved, versions_of
-from cm3leon.data.pictures import Pictures
+from cm3leon.data.bank import bank_config, fill
+from cm3leon.data.build import (
+    NeighbourSearch,
+    build_shards,
+    may_mirror,
+    moved,
+    versions_of,
+)
+from cm3leon.data.pictures import Picture, Pictures
 from cm3leon.data.shards import Shards
 from cm3leon.errors import DataError
 from cm3leon.images.tokenizer import ImageTokenizer
+from cm3leon.retrieval.memory import BankDocument, BankWriter, MemoryBank
+from cm3leon.retrieval.retriever import Retriever, RetrieverConfig
+from cm3leon.training.bi_encoder import PRESETS, untrained
 
 CAPTIONS = ["a red square", "an arrow to the left", "a blue square", "a green square"]
 
@@ -179,3 +191,91 @@ def test_a_moved_picture_stays_whole_near_its_place_and_its_size(seed):
 def test_a_picture_that_fills_its_frame_shows_no_white_when_moved(seed):
     turned = moved(Image.new("RGB", (64, 64), "navy"), np.random.default_rng(seed))
     assert np.asarray(turned).max(axis=(0, 1)).tolist() == [0, 0, 128]
+
+
+# Neighbours
+
+WORDS = ("a", "red", "apple", "two", "cats")
+
+
+@pytest.fixture
+def encoder(tokenizers):
+    """A tiny untrained bi-encoder."""
+    torch.manual_seed(3)
+    return untrained(PRESETS["tiny"], tokenizers / "text_tokenizer.json")
+
+
+@pytest.fixture
+def ask(encoder, tokenizers, tmp_path):
+    """What forty pictures of one caption look for, by a seed and a share of dropout.
+
+    The bank holds every text that some words of the caption make, at the text's own
+    vector: the nearest document tells the query.
+    """
+    config = bank_config(encoder, ImageTokenizer.load(tokenizers / "image_tokenizer"))
+    size, most = config.codes_per_image, config.codebook_size
+    texts = [
+        " ".join(words) for count in range(1, 6) for words in combinations(WORDS, count)
+    ]
+    documents = [
+        BankDocument(key=text, text=text, codes=(number % most,) * size)
+        for number, text in enumerate(texts)
+    ]
+    writer = BankWriter(tmp_path / "bank", config)
+    writer.add(documents, encoder.texts(texts).numpy())
+    writer.finish()
+    bank = MemoryBank.open(tmp_path / "bank")
+    caption, image = " ".join(WORDS), Image.new("RGB", (16, 16))
+    pictures = [
+        Picture(id=f"{number}", image=image, caption=caption, captions=(caption,))
+        for number in range(40)
+    ]
+
+    def ask(seed=0, share=0.2, codes=()):
+        rules = RetrieverConfig(
+            most_relevance=1.0, query_dropout=share, by_text=1, by_image=0
+        )
+        search = NeighbourSearch(Retriever(bank, encoder, rules), seed)
+        return [one.text for [one] in search(pictures, [codes] * 40)]
+
+    return ask
+
+
+def test_words_are_left_out_of_a_query_and_which_the_seed_decides(ask):
+    asked = ask()
+    assert len(set(asked)) > 5
+    assert np.mean([len(text.split()) for text in asked]) == pytest.approx(4, abs=0.4)
+    assert asked == ask()
+    assert asked != ask(seed=1)
+    assert set(ask(share=0.0)) == {" ".join(WORDS)}
+
+
+def test_a_picture_with_the_codes_of_a_document_does_not_find_it(ask):
+    whole = 2**5 - 2  # the last text's number
+    other = set(ask(share=0.0, codes=[(0,) * 16, (whole,) * 16]))
+    assert len(other) == 1
+    assert other.isdisjoint([" ".join(WORDS), WORDS[0]])
+
+
+def test_no_picture_stands_before_itself_under_another_name_and_caption(
+    pictures, tokenizers, encoder, noise_pictures, tmp_path
+):
+    image_tokenizer = ImageTokenizer.load(tokenizers / "image_tokenizer")
+    rows = [{"text": f"number {number}"} for number in range(10)]
+    (tmp_path / "more").mkdir()
+    folder = noise_pictures(tmp_path / "more" / "same", rows, cut=7, side=20)
+    others = Pictures.open(folder.parent, cache=tmp_path / "cache")
+    writer = BankWriter(tmp_path / "bank", bank_config(encoder, image_tokenizer))
+    assert fill(writer, others, encoder, image_tokenizer).added == 9
+    writer.finish()
+    bank = MemoryBank.open(tmp_path / "bank")
+    rules = RetrieverConfig(most_relevance=1.0, by_text=9, by_image=9)
+    search = NeighbourSearch(Retriever(bank, encoder, rules))
+    build_shards(pictures, tmp_path / "out", tokenizers, search=search)
+    shards = Shards(tmp_path / "out")
+    assert len(shards) == 9
+    for number in range(9):
+        record = shards[number]
+        codes = [image.alternatives[0] for _, image in record.neighbours]
+        assert len(set(codes)) == 8
+        assert set(codes).isdisjoint(record.segments[1].alternatives)

@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image, ImageDraw
 
+from cm3leon.decoding.folder import located
 from cm3leon.errors import ConfigError
-from cm3leon.retrieval.encoder import document_vectors
+from cm3leon.retrieval.encoder import BiEncoder, document_vectors
 from cm3leon.retrieval.memory import BankDocument, MemoryBank, remove
 from cm3leon.retrieval.retriever import Retriever, RetrieverConfig, drop_words
 from cm3leon.retrieval.vector_index import IndexSettings
@@ -54,19 +56,32 @@ def keys_of(bank):
     return [document.key for document in bank]
 
 
+@cache
+def document_of(bank, number):
+    return bank[number]
+
+
+@cache
+def codes_of(bank):
+    return [document.codes for document in bank]
+
+
 def reference(bank, query, count, excluded=(), cap=0.9):
     """Numbers of the neighbours: the rules over all documents, one after another."""
-    vectors, keys = vectors_of(bank), keys_of(bank)
+    vectors = vectors_of(bank)
     relevances = vectors @ query
-    chosen = []
+    chosen, taken = [], set(excluded)
     for number in np.argsort(-relevances, kind="stable").tolist():
         if len(chosen) == count:
             break
-        if relevances[number] > cap or keys[number] in excluded:
+        if relevances[number] > cap:
             continue
         if (vectors[chosen] @ vectors[number] > cap).any():
             continue
-        chosen.append(number)
+        document = document_of(bank, number)
+        if taken.isdisjoint((document.key, document.codes)):
+            chosen.append(number)
+            taken |= {document.key, document.codes}
     return chosen
 
 
@@ -84,7 +99,9 @@ def obey(bank, query, neighbours, excluded=(), cap=0.9):
     assert relevances == sorted(relevances, reverse=True)
     assert all(relevance <= cap for relevance in relevances)
     assert len(set(keys)) == len(keys)
-    assert set(keys).isdisjoint(excluded)
+    codes = [one.document.codes for one in neighbours]
+    assert len(set(codes)) == len(codes)
+    assert set(keys + codes).isdisjoint(excluded)
     apart(bank, neighbours, cap)
 
 
@@ -129,6 +146,21 @@ def test_excluded_pictures_never_come_back(bank, retriever, crowd):
         [],
         retriever.by_vector(queries[1:2], ALL, [everyone[1:]])[0],
     ]
+
+
+def test_a_picture_never_comes_back_under_another_key_and_caption(
+    bank, retriever, crowd
+):
+    """Numbers that differ by 64 have equal codes here: they are one picture."""
+    query = crowd(1, seed=8)
+    (plain,) = retriever.by_vector(query, ALL, [()])
+    first = plain[0].document.codes
+    twins = [row for row, codes in enumerate(codes_of(bank)) if codes == first]
+    assert len(twins) in (4, 5)
+    assert len(set(twins) & set(numbers(plain))) == 1
+    (again,) = retriever.by_vector(query, ALL, [[first]])
+    assert set(twins).isdisjoint(numbers(again))
+    assert numbers(again) == reference(bank, query[0], ALL, [first])
 
 
 def test_fewer_come_back_where_fewer_pass(bank, retriever, crowd):
@@ -223,30 +255,33 @@ def test_what_was_removed_never_comes_back(
 # Training
 
 
-def pool(bank, text, image, key, rules):
+def pool(bank, text, image, own, rules):
     """Numbers of the neighbours of a document that may be kept, in order."""
     both = [
-        *reference(bank, text, rules.by_text, [key], rules.most_relevance),
-        *reference(bank, image, rules.by_image, [key], rules.most_relevance),
+        *reference(bank, text, rules.by_text, own, rules.most_relevance),
+        *reference(bank, image, rules.by_image, own, rules.most_relevance),
     ]
-    vectors = vectors_of(bank)
+    vectors, codes = vectors_of(bank), codes_of(bank)
     chosen = []
     for number in both:
-        if not (vectors[chosen] @ vectors[number] > rules.most_relevance).any():
+        if (vectors[chosen] @ vectors[number] > rules.most_relevance).any():
+            continue
+        if codes[number] not in [codes[other] for other in chosen]:
             chosen.append(number)
     return chosen
 
 
 @pytest.fixture(scope="module")
 def batch(bank, clustered):
-    """Documents of the bank: vectors of their texts and pictures, keys."""
+    """Documents of the bank: vectors of their texts and pictures, keys and codes."""
     random = np.random.default_rng(8)
     middle = bank.vectors(range(12))
     noise = 0.3 * random.standard_normal((2, 12, 8)).astype(np.float32)
     texts, images = (
         part / np.linalg.norm(part, axis=1, keepdims=True) for part in middle + noise
     )
-    return texts, images, keys_of(bank)[:12]
+    own = [*zip(keys_of(bank)[:12], codes_of(bank)[:12], strict=True)]
+    return texts, images, own
 
 
 @pytest.mark.parametrize(
@@ -264,11 +299,12 @@ def test_candidates_for_training_are_those_by_text_and_by_picture(
 ):
     found = Retriever(bank, encoder, rules).candidates(*batch)
     assert len(found) == 12
-    for neighbours, text, image, key in zip(found, *batch, strict=True):
-        assert numbers(neighbours) == pool(bank, text, image, key, rules)
+    for neighbours, text, image, own in zip(found, *batch, strict=True):
+        assert numbers(neighbours) == pool(bank, text, image, own, rules)
         assert len(neighbours) <= rules.by_text + rules.by_image
         assert len(set(numbers(neighbours))) == len(neighbours)
-        assert key not in [one.document.key for one in neighbours]
+        for one in neighbours:
+            assert {one.document.key, one.document.codes}.isdisjoint(own)
         apart(bank, neighbours, rules.most_relevance)
 
 
@@ -294,7 +330,7 @@ def test_in_training_a_picture_does_not_bring_back_what_a_text_found(
     (image,) = retriever.by_vector(at(62), 1, [()])
     assert numbers(text) == [0]
     assert numbers(image) == [1]
-    (found,) = retriever.candidates(at(0), at(62), ["another"])
+    (found,) = retriever.candidates(at(0), at(62), [["another"]])
     assert numbers(found) == [0, 2][:by_text]
 
 
@@ -309,8 +345,9 @@ def real(encoder, build, ours, pictures, tmp_path_factory):
     documents, texts, images = [], [], []
     for text in TEXTS:
         for place, picture in enumerate(pictures):
+            codes = (len(documents), 2, 3, 4)
             documents.append(
-                BankDocument(key=f"{text} {place}", text=text, codes=(1, 2, 3, 4))
+                BankDocument(key=f"{text} {place}", text=text, codes=codes)
             )
             texts.append(text)
             images.append(picture)
@@ -343,6 +380,33 @@ def test_a_picture_finds_what_its_vector_finds(real, encoder, pictures):
         assert numbers(neighbours) == reference(real.bank, vector, 3, ["zzz 3"], 0.999)
         obey(real.bank, vector, neighbours, ["zzz 3"], 0.999)
         assert neighbours
+
+
+def test_the_rules_hold_for_what_ships():
+    """The bi-encoder and the bank of the package, against comparing all documents."""
+    folder = located(None)
+    encoder = BiEncoder.load(folder / "bi_encoder")
+    bank = MemoryBank.open(folder / "memory")
+    retriever = Retriever(bank, encoder)
+    texts = ["a red apple", "a cat", "zorbit", *(bank[row].text for row in (0, 20_000))]
+    picture = Image.new("RGB", (64, 64), "white")
+    ImageDraw.Draw(picture).ellipse((12, 12, 52, 52), fill="red")
+    queries = np.concatenate([encoder.texts(texts), encoder.images([picture])])
+    excluded = [()] * len(queries)
+    found = retriever.by_vector(queries, 6, excluded)
+    assert found[: len(texts)] == retriever.by_text(texts, 6)
+    assert found[len(texts) :] == retriever.by_image([picture], 6)
+    plain = bank.search(queries, 6)[1].tolist()
+    for query, neighbours in zip(queries, found, strict=True):
+        assert len(neighbours) == 6
+        obey(bank, query, neighbours)
+        assert numbers(neighbours) == reference(bank, query, 6)
+    assert [numbers(neighbours) for neighbours in found] != plain  # rules do take some
+    own = [{one.document.codes for one in some[:2]} for some in found]
+    for query, codes, neighbours in zip(
+        queries, own, retriever.by_vector(queries, 6, own), strict=True
+    ):
+        assert numbers(neighbours) == reference(bank, query, 6, codes)
 
 
 def test_a_bank_of_another_bi_encoder_is_refused(

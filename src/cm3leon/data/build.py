@@ -107,7 +107,10 @@ def versions_of(picture: Picture, *, mirror: bool, extra: int) -> list[Image.Ima
     return images
 
 
-Found = Callable[[Sequence[Picture]], list[list[BankDocument]]]
+Codes = tuple[int, ...]
+Found = Callable[
+    [Sequence[Picture], Sequence[Sequence[Codes]]], list[list[BankDocument]]
+]
 
 
 @dataclass(frozen=True)
@@ -128,8 +131,13 @@ class NeighbourSearch:
         rules = self.retriever.config
         return f"bank {bank}, rules {rules}, seed {self.seed}"
 
-    def __call__(self, pictures: Sequence[Picture]) -> list[list[BankDocument]]:
-        """Those found by text, then those found by picture; none twice."""
+    def __call__(
+        self, pictures: Sequence[Picture], codes: Sequence[Sequence[Codes]]
+    ) -> list[list[BankDocument]]:
+        """Those found by text, then those found by picture; none twice.
+
+        None is the picture itself, which its key tells or the codes of its versions.
+        """
         share = self.retriever.config.query_dropout
         texts = [
             drop_words(one.caption, share, generator(self.seed, "query", one.id))
@@ -139,7 +147,7 @@ class NeighbourSearch:
         found = self.retriever.candidates(
             encoder.texts(texts).numpy(),
             encoder.images([one.image for one in pictures]).numpy(),
-            [one.id for one in pictures],
+            [(one.id, *own) for one, own in zip(pictures, codes, strict=True)],
         )
         return [[neighbour.document for neighbour in one] for one in found]
 
@@ -160,7 +168,8 @@ def records(
         pictures: not too many: all their versions are in memory together.
         text_tokenizer: captions -> text ids.
         image_tokenizer: pixels -> codes.
-        search: pictures -> what may stand before each; by default nothing.
+        search: pictures and the codes of their versions -> what may stand before each;
+            by default nothing.
         mirror: also encode mirror images where that is harmless.
         versions: of each picture beside these, shifted and zoomed a little.
         longest: captions of more text ids are left out, unless all are; then the
@@ -168,8 +177,9 @@ def records(
     """
     images = [versions_of(one, mirror=mirror, extra=versions) for one in pictures]
     made = image_tokenizer.encode([image for some in images for image in some])
-    codes = iter(map(tuple, made.tolist()))
-    found = search(pictures) if search else [[]] * len(pictures)
+    rows = iter(map(tuple, made.tolist()))
+    codes = [tuple(islice(rows, len(some))) for some in images]
+    found = search(pictures, codes) if search else [[]] * len(pictures)
     for number, picture in enumerate(pictures):
         texts = dict.fromkeys((picture.caption, *picture.captions))
         captions = [text_tokenizer.encode(text) for text in texts]
@@ -180,7 +190,7 @@ def records(
             str(picture.metadata.get("tier", "all")),
             (
                 TokenSegment("text", tuple(map(tuple, short))),
-                TokenSegment("image", tuple(islice(codes, len(images[number])))),
+                TokenSegment("image", codes[number]),
             ),
             tuple(
                 (

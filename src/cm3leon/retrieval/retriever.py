@@ -3,7 +3,7 @@
     walk the bank from the most relevant document down, and take m unless
         r(q, m) > 0.9                      it all but repeats what is asked for
         r(m, s) > 0.9 for a chosen s       it all but repeats another neighbour
-        its picture is excluded, or that of a chosen s
+        its picture is excluded, or that of a chosen s; equal codes are one picture
 
 Neighbours are whole documents, text and picture. For training, two are sought by a
 document's text, of which a fifth of the words is left out (query dropout), and two by
@@ -22,6 +22,8 @@ from PIL import Image
 from cm3leon.errors import ConfigError
 from cm3leon.retrieval.encoder import BiEncoder
 from cm3leon.retrieval.memory import BankDocument, MemoryBank
+
+Picture = str | tuple[int, ...]  # its key, or its codes
 
 DEPTH = 32  # documents looked at first; four times as many as long as too few pass
 
@@ -85,7 +87,7 @@ class Retriever:
         self.config = config or RetrieverConfig()
 
     def by_text(
-        self, texts: Sequence[str], count: int, excluded: Collection[str] = ()
+        self, texts: Sequence[str], count: int, excluded: Collection[Picture] = ()
     ) -> list[list[Neighbour]]:
         """Up to `count` neighbours of each text, the most relevant first.
 
@@ -94,13 +96,16 @@ class Retriever:
         Args:
             texts: what is asked for.
             count: of neighbours, 0 or more.
-            excluded: keys of pictures that must not come back.
+            excluded: keys or codes of pictures that must not come back.
         """
         queries = self.encoder.texts(texts).numpy()
         return self.by_vector(queries, count, [excluded] * len(texts))
 
     def by_image(
-        self, images: Sequence[Image.Image], count: int, excluded: Collection[str] = ()
+        self,
+        images: Sequence[Image.Image],
+        count: int,
+        excluded: Collection[Picture] = (),
     ) -> list[list[Neighbour]]:
         """The same for pictures."""
         queries = self.encoder.images(images).numpy()
@@ -110,9 +115,9 @@ class Retriever:
         self,
         queries: Float[np.ndarray, "query width"],
         count: int,
-        excluded: Sequence[Collection[str]],
+        excluded: Sequence[Collection[Picture]],
     ) -> list[list[Neighbour]]:
-        """The same for unit vectors, each with the keys it must not meet."""
+        """The same for unit vectors, each with the pictures it must not meet."""
         if count < 0:
             raise ConfigError(f"neighbours is {count}, below 0")
         chosen: list[list[Neighbour]] = [[] for _ in queries]
@@ -136,7 +141,7 @@ class Retriever:
         self,
         texts: Float[np.ndarray, "doc width"],
         images: Float[np.ndarray, "doc width"],
-        keys: Sequence[str],
+        own: Sequence[Collection[Picture]],
     ) -> list[list[Neighbour]]:
         """Neighbours of documents to learn from: by text, then by picture, best first.
 
@@ -146,9 +151,8 @@ class Retriever:
         Args:
             texts: vectors of their texts, some words left out (`drop_words`).
             images: vectors of their pictures.
-            keys: of their pictures, which never come back.
+            own: keys and codes of their pictures, which never come back.
         """
-        own = [(key,) for key in keys]
         found = []
         for by_text, by_image in zip(
             self.by_vector(texts, self.config.by_text, own),
@@ -173,13 +177,14 @@ class Retriever:
         relevances: Float[np.ndarray, " count"],
         numbers: np.ndarray,
         count: int,
-        excluded: Collection[str],
+        excluded: Collection[Picture],
     ) -> list[Neighbour]:
         """The first of a list that the rules let through."""
         cap = self.config.most_relevance
         if cap == 1:
             cap = math.inf  # of fp16 vectors, a product may be 1.0005
         passed: list[Neighbour] = []
+        taken = set(excluded)
         vectors: list[np.ndarray] = []
         for relevance, number in zip(
             relevances.tolist(), numbers.tolist(), strict=True
@@ -190,9 +195,9 @@ class Retriever:
             if any(float(vector @ other) > cap for other in vectors):
                 continue
             document = self.bank[number]
-            keys = {one.document.key for one in passed}
-            if document.key in excluded or document.key in keys:
+            if document.key in taken or document.codes in taken:
                 continue
+            taken |= {document.key, document.codes}
             passed.append(Neighbour(number, relevance, document))
             vectors.append(vector)
             if len(passed) == count:
