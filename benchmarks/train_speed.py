@@ -135,8 +135,8 @@ def train_ours(
     change_blocks(model, mode)
     rows, length = len(ids), ids.shape[1] - 1
     places = torch.arange(length).expand(rows, -1)
-    weights, neighbours = torch.ones(rows, length), torch.zeros(rows, dtype=torch.long)
-    batch = Batch(ids[:, :-1], places, ids[:, 1:], weights, neighbours, 0.0, 0.0)
+    weights, none = torch.ones(rows, length), torch.zeros_like(places)
+    batch = Batch(ids[:, :-1], places, ids[:, 1:], weights, none, 0.0, 0.0)
     optimizer = Optimizer(model, ADAMW, steps)
     vocabulary = Vocabulary.own(256, 128)  # the loss is told by its ranges, no more
     run = Run(model, optimizer, repeat(batch), vocabulary, LoopConfig())

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from cm3leon.data.shards import Shards, TokenSegment
+from cm3leon.data.shards import Alphabets, Shards, TokenSegment, write_shards
 from cm3leon.data.stream import (
     ChooseDocument,
     MisreadCodes,
@@ -20,6 +20,7 @@ from cm3leon.data.stream import (
 from cm3leon.errors import ConfigError, DataError
 from cm3leon.objective.cm3 import CM3Config, restore
 from cm3leon.randomness import generator
+from cm3leon.training.loop import parts_of
 
 CONTEXT = 64
 
@@ -295,7 +296,47 @@ def test_three_neighbours_give_seven_breaks_and_two_ends(near, vocabulary):
     assert ids.count(vocabulary.break_) == 7
     assert ids.count(vocabulary.eos) == 2
     turn = RotateRow(vocabulary, CM3Config(mean_spans=0.0), 256, slot=8)
-    assert turn(ids, generator(0, "turn")).neighbours == 3
+    row = turn(ids, generator(0, "turn"))
+    assert row.neighbours.tolist() == [3] * len(row.ids)
+
+
+@pytest.mark.parametrize("objective", [CM3Config(mode="none"), CM3Config()])
+def test_in_packed_rows_an_id_counts_for_the_neighbours_of_its_document(
+    tmp_path, near, vocabulary, objective
+):
+    """Pictures of documents that have four are all of code 0, of one all of code 1.
+
+    Rows hold two documents and more, and cut them anywhere.
+    """
+    records = []
+    for number in range(8):
+        image = TokenSegment("image", ((number % 2,) * 16,))
+        others = [(text, image) for text, _ in near.neighbours[: (4, 1)[number % 2]]]
+        own = (near.segments[0], image)
+        one = replace(near, key=f"{number}", segments=own, neighbours=tuple(others))
+        records.append(one)
+    sizes = {"text_size": len(vocabulary.text), "codebook_size": 64}
+    alphabets = Alphabets(text_tokenizer="t", codes_per_image=16, **sizes)
+    list(write_shards(tmp_path / "near", records, alphabets, size=8))
+    config = StreamConfig(
+        shards=str(tmp_path / "near"), rows=2, neighbours=(0.0, 0.0, 0.0, 1.0)
+    )
+    stream = TokenStream(config, objective, vocabulary, 200, seed=0)
+    seen = Counter()
+    for step in range(12):
+        if step == 6:
+            state = json.loads(json.dumps(stream.state()))
+            stream = TokenStream(config, objective, vocabulary, 200, seed=0)
+            stream.restore(state)
+        batch = next(stream)
+        for code, count in ((0, 3), (1, 1)):
+            counts = batch.neighbours[batch.targets == vocabulary.image_id(code)]
+            assert set(counts.tolist()) <= {count}
+            seen[count] += len(counts)
+        parts = [x for name, x in parts_of(batch).items() if name[:4] == "neig"]
+        assert torch.equal(torch.stack(parts).sum(0), batch.weights)
+        assert ((batch.targets == vocabulary.eos).sum(1) > 2).all()
+    assert min(seen[1], seen[3]) > 500
 
 
 def test_a_record_without_enough_neighbours_takes_what_there_is(near, vocabulary):

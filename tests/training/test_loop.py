@@ -114,8 +114,7 @@ def test_sheets_for_the_prompts_are_drawn_while_it_trains(settings, tmp_path):
 def test_modalities_can_be_weighted(vocabulary):
     targets = torch.tensor([[vocabulary.text.start, vocabulary.image.start, 1]])
     weights = torch.tensor([[1.0, 1.0, 0.0]])
-    none = torch.zeros(1, dtype=torch.long)
-    batch = Batch(targets, targets, targets, weights, none, 0.0, 0.0)
+    batch = Batch(targets, targets, targets, weights, targets, 0.0, 0.0)
     plain = loss_weights(batch, vocabulary, LoopConfig())
     assert plain.tolist() == [[1, 1, 0]]
     weighted = LoopConfig(image_weight=0.5, text_weight=2.0)
@@ -131,7 +130,8 @@ def test_loss_is_told_apart_by_neighbours_and_place_where_they_differ(vocabulary
     ids = torch.zeros(3, 4, dtype=torch.long)
     weights = torch.tensor([[1.0, 1, 1, 0], [1, 1, 0, 0], [1, 1, 1, 1]])
     places = torch.tensor([[0, 1, 2, 0]] * 2 + [[0, BUCKET - 1, BUCKET, BUCKET + 1]])
-    batch = Batch(ids, places, ids, weights, torch.tensor([0, 2, 2]), 0.0, 0.0)
+    counts = torch.tensor([[0] * 4, [2] * 4, [2] * 4])
+    batch = Batch(ids, places, ids, weights, counts, 0.0, 0.0)
     parts = parts_of(batch)
     by_number = parts["neighbours_0"] + parts["neighbours_2"]
     by_place = parts["position_0"] + parts[f"position_{BUCKET}"]
@@ -139,7 +139,7 @@ def test_loss_is_told_apart_by_neighbours_and_place_where_they_differ(vocabulary
     assert torch.equal(by_place, weights)
     assert parts["neighbours_2"][0].sum() == 0
     assert parts[f"position_{BUCKET}"].tolist()[2] == [0, 0, 1, 1]
-    alike = batch._replace(neighbours=torch.tensor([1, 1, 1]), positions=ids)
+    alike = batch._replace(neighbours=ids + 1, positions=ids)
     assert set(parts_of(alike)) == {"neighbours_1"}
 
 

@@ -1,4 +1,7 @@
-"""Documents end to end, cut into rows of equal length, as the authors pretrain."""
+"""Documents end to end, cut into rows of equal length, as the authors pretrain.
+
+A document is a list of ids, or of ids with whatever goes with each.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 import grain
 
 
-class Pack(grain.IterDataset[list[int] | None]):  # type: ignore[misc]
+class Pack(grain.IterDataset[list[Any] | None]):  # type: ignore[misc]
     """Rows of `length` ids from an iterator of documents; none is lost at a cut.
 
     Of every `ranks` rows only that of `rank` is given out, and None for the others.
@@ -14,7 +17,7 @@ class Pack(grain.IterDataset[list[int] | None]):  # type: ignore[misc]
 
     def __init__(
         self,
-        parent: grain.IterDataset[list[int]],
+        parent: grain.IterDataset[list[Any]],
         length: int,
         rank: int = 0,
         ranks: int = 1,
@@ -26,18 +29,18 @@ class Pack(grain.IterDataset[list[int] | None]):  # type: ignore[misc]
         return PackIterator(iter(self._parent), self.length, self.rank, self.ranks)
 
 
-class PackIterator(grain.DatasetIterator[list[int] | None]):  # type: ignore[misc]
+class PackIterator(grain.DatasetIterator[list[Any] | None]):  # type: ignore[misc]
     """The ids left over from the last cut are part of its state."""
 
     def __init__(
-        self, parent: Iterator[list[int]], length: int, rank: int, ranks: int
+        self, parent: Iterator[list[Any]], length: int, rank: int, ranks: int
     ) -> None:
         super().__init__(parent)
         self.length, self.rank, self.ranks = length, rank, ranks
-        self.left: list[int] = []
+        self.left: list[Any] = []
         self.given = 0
 
-    def __next__(self) -> list[int] | None:
+    def __next__(self) -> list[Any] | None:
         while len(self.left) < self.length:
             self.left += next(self._parent)
         row, self.left = self.left[: self.length], self.left[self.length :]

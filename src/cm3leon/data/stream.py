@@ -108,7 +108,7 @@ class Row(NamedTuple):
     spans: int
     hidden_captions: int
     captions: int
-    neighbours: int = 0  # before the document, if it is alone in its row
+    neighbours: np.ndarray  # of the document that each id belongs to
     first: int = 0  # ids before this one have no weight
 
 
@@ -119,7 +119,7 @@ class Batch(NamedTuple):
     positions: Int[Tensor, "batch time"]
     targets: Int[Tensor, "batch time"]
     weights: Float[Tensor, "batch time"]  # 0 on padding
-    neighbours: Int[Tensor, " batch"]
+    neighbours: Int[Tensor, "batch time"]  # of the target's document
     spans: float  # mean per row
     hidden_captions: float  # share of captions that were hidden whole
 
@@ -183,21 +183,28 @@ class RotateRow:
     slot: int
 
     def __call__(self, ids: Sequence[int], random: np.random.Generator) -> Row:
-        """A row of at most context + 1 ids."""
+        """A row of at most context + 1 ids, of one document."""
+        return self.packed(_counted(self.vocabulary, ids), random)
+
+    def packed(
+        self, counted: Sequence[Sequence[int]], random: np.random.Generator
+    ) -> Row:
+        """The same of any ids, each with the number of its document's neighbours."""
         v = self.vocabulary
         limit = self.context + 1
-        ids = list(ids)[:limit]
+        ids, counts = map(list, zip(*counted[:limit], strict=True))
         boundaries = frozenset((v.break_, v.eos, v.pad))
         spans = sample_spans(ids, boundaries, self.objective, random, len(v.masks))
         places = np.asarray(positions(v, ids, self.slot), dtype=np.int64)
         rotated = rotate(ids, spans, v.masks, v.infills, v.end, limit)
+        origins = np.asarray(rotated.origins, dtype=np.int64)
         if self.slot:
             if places[-1] >= self.context:
                 raise DataError(
                     f"a document reaches position {places[-1]}, the model reads "
                     f"{self.context}; raise model.context or lower position_slot"
                 )
-            places = places[np.asarray(rotated.origins, dtype=np.int64)]
+            places = places[origins]
         else:
             places = np.arange(len(rotated.ids), dtype=np.int64)
         captions, hidden = _captions(ids, spans, boundaries, v)
@@ -207,8 +214,14 @@ class RotateRow:
             len(spans),
             hidden,
             captions,
-            ids.count(v.break_) // 2 if ids.count(v.eos) <= 2 else 0,
+            np.asarray(counts, dtype=np.int64)[origins],
         )
+
+
+def _counted(v: Vocabulary, ids: Sequence[int]) -> list[tuple[int, int]]:
+    """A document's ids, each with the number of neighbours before its own segments."""
+    count = ids.count(v.break_) // 2
+    return [(id, count) for id in ids]
 
 
 def _captions(
@@ -237,7 +250,8 @@ def plain_row(
 ) -> Row:
     """A document as it stands, nothing moved; only what comes after `first` counts."""
     places = np.asarray(positions(vocabulary, ids, slot), dtype=np.int64)
-    return Row(np.asarray(ids, dtype=np.int64), places, 0, 0, 0, first=first)
+    none = np.zeros(len(ids), dtype=np.int64)
+    return Row(np.asarray(ids, dtype=np.int64), places, 0, 0, 0, none, first)
 
 
 def collate(given: Sequence[Row | None], pad: int) -> Batch:
@@ -245,12 +259,13 @@ def collate(given: Sequence[Row | None], pad: int) -> Batch:
     rows = [row for row in given if row is not None]
     longest = max(len(row.ids) for row in rows)
     ids = np.full((len(rows), longest), pad, dtype=np.int64)
-    places = np.zeros((len(rows), longest), dtype=np.int64)
+    places, neighbours = np.zeros_like(ids), np.zeros_like(ids)
     weights = np.zeros((len(rows), longest), dtype=np.float32)
     for index, row in enumerate(rows):
         length = len(row.ids)
         ids[index, :length] = row.ids
         places[index, :length] = row.positions
+        neighbours[index, :length] = row.neighbours
         weights[index, row.first : length] = 1
     captions = sum(row.captions for row in rows)
     return Batch(
@@ -258,7 +273,7 @@ def collate(given: Sequence[Row | None], pad: int) -> Batch:
         positions=torch.from_numpy(places[:, :-1].copy()),
         targets=torch.from_numpy(ids[:, 1:].copy()),
         weights=torch.from_numpy(weights[:, 1:].copy()),
-        neighbours=torch.tensor([row.neighbours for row in rows]),
+        neighbours=torch.from_numpy(neighbours[:, 1:].copy()),
         spans=sum(row.spans for row in rows) / len(rows),
         hidden_captions=sum(row.hidden_captions for row in rows) / max(1, captions),
     )
@@ -370,9 +385,10 @@ class TokenStream:
             mixed = grain.MapDataset.mix(parts, weights=weights)
             stream = mixed.to_iter_dataset(grain.ReadOptions(config.threads, 4))
         else:
-            read = documents(seed, config.neighbours).to_iter_dataset()
+            chosen = documents(seed, config.neighbours)
+            read = chosen.map(functools.partial(_counted, vocabulary)).to_iter_dataset()
             packed = Pack(read, context + 1, first, every).seed(seed)
-            stream = batched(packed.random_map(turn), config.rows)
+            stream = batched(packed.random_map(turn.packed), config.rows)
         self._iterator = iter(stream)
 
     def __next__(self) -> Batch:

@@ -102,13 +102,12 @@ def loss_weights(batch: Batch, vocabulary: Vocabulary, config: LoopConfig) -> Te
 def parts_of(batch: Batch) -> dict[str, Tensor]:
     """The weights of a batch by what its loss is reported by.
 
-    By number of neighbours in the row, and by the id's place in its document if there
-    are several.
+    By number of the document's neighbours, and by the id's place in its document if
+    there are several.
     """
     parts: dict[str, Tensor] = {}
-    counts = batch.neighbours[:, None].expand_as(batch.weights)
     places = batch.positions // BUCKET * BUCKET
-    for name, values in (("neighbours", counts), ("position", places)):
+    for name, values in (("neighbours", batch.neighbours), ("position", places)):
         found = values[batch.weights > 0].unique().tolist()
         if len(found) > 1 or name == "neighbours":
             for value in found:
