@@ -224,20 +224,20 @@ def test_fewer_neighbours_than_asked_are_used_and_said(memory, call, bank, encod
     first = json.loads(memory("search", bank, "a cat", "--json")[1])[0]
     others = {f"{number}.png" for number in range(11)} - {first["key"]}
     assert memory("remove", bank, *others)[0] == 0
-    words = ("--memory", bank, "--encoder", encoder, "--seed", 3, "--json")
+    near = ("--memory", bank, "--encoder", encoder)
     drawn = {}
-    for name, wanted in (("none", 0), ("one", 1), ("two", 2)):
-        code, out, _ = call(
-            "generate", "a cat", "--neighbours", wanted, "--out", f"{name}.png", *words
+    for count, more in ((0, ()), (1, near), (2, near)):
+        code, out, err = call(
+            *("generate", "a cat", "--seed", 3, "--json", "--out", f"{count}.png"),
+            *("--neighbours", count, *more),
         )
         assert code == 0
         [told] = json.loads(out)
-        assert [one["key"] for one in told["attribution"]] == [first["key"]][:wanted]
-        drawn[name] = np.asarray(Image.open(f"{name}.png"))
-    assert np.array_equal(drawn["one"], drawn["two"])
-    assert not np.array_equal(drawn["one"], drawn["none"])
-    code, out, _ = call("generate", "a cat", "--neighbours", 2, *words[:-1])
-    assert (code, "1 neighbours: no more pass the rules" in out) == (0, True)
+        assert [one["key"] for one in told["attribution"]] == [first["key"]][:count]
+        assert ("of 2 neighbours: no more pass the rules" in err) == (count == 2)
+        drawn[count] = np.asarray(Image.open(f"{count}.png"))
+    assert np.array_equal(drawn[1], drawn[2])
+    assert not np.array_equal(drawn[0], drawn[1])
 
 
 def test_shards_carry_the_neighbours_of_each_picture(
