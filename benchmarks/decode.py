@@ -12,7 +12,7 @@ and where the time goes.
 The second: guided image codes per second of a preset's shape with random weights, after
 64 text ids, beside transformers' OPT with the same weights, its own guidance and static
 cache, and beside the limit: the bytes a step must read (weights, rows of the head, keys
-and values half way) over the bandwidth of reading, measured in the same run.
+and values half way) over the bandwidth of reading, measured before each row.
 
 Either with --windows 1,4,8,16 instead: codes that a request draws in one pass, and the
 time against one code a pass, windows alternating. With random weights the codes of a
@@ -162,7 +162,7 @@ def draw_parts(rows: dict[str, Any], names: list[str], path: Path) -> None:
 def bandwidth() -> float:
     """Bytes per second that a sum over 400 MB reads in the fastest tenth of 30 runs.
 
-    Not the best of all: a clock that is set may make one of them twice as fast.
+    Not the best of all, which may be twice as fast as any other.
     """
     numbers = torch.ones(100_000_000)
     return 4e8 / quantiles((seconds(numbers.sum) for _ in range(30)), n=10)[0]
@@ -294,15 +294,18 @@ def random_preset(arguments: argparse.Namespace) -> None:
             lambda window, seed: codes_per_second(model, 1, codes, window, seed),
         )
         return
-    speed = bandwidth()
-    print(f"reading: {speed / 1e9:.1f} GB/s")
-    print("| | pictures | codes/s | of the limit | against the peer |")
-    print("|---|---:|---:|---:|---:|")
+    print("| | pictures | reading, GB/s | codes/s | of the limit | against the peer |")
+    print("|---|---:|---:|---:|---:|---:|")
     peer = 0.0
     if arguments.peer:
+        speed = bandwidth()
         peer = peer_codes_per_second(shape, weights, codes)
         limit = speed / must_read(shape, 2, codes, 2)
-        print(f"| transformers, bf16 | 1 | {peer:.1f} | {peer / limit:.0%} | 1 |")
+        print(
+            f"| transformers, bf16 | 1 | {speed / 1e9:.1f} | {peer:.1f} "
+            f"| {peer / limit:.0%} | 1 |",
+            flush=True,
+        )
     for packing, compiled in product(("bf16", "int8"), (False, True)):
         model = Transformer(shape)
         model.load_state_dict(weights)
@@ -313,6 +316,7 @@ def random_preset(arguments: argparse.Namespace) -> None:
         name = f"{packing}, kernels" if compiled else packing
         codes_per_second(model, 1, 8)  # warms up
         for pictures in (1, 4):
+            speed = bandwidth()
             found = median(
                 codes_per_second(model, pictures, codes)
                 for _ in range(arguments.rounds)
@@ -321,7 +325,7 @@ def random_preset(arguments: argparse.Namespace) -> None:
             limit = pictures * speed / read
             against = f"{found / peer:.2f}" if peer and pictures == 1 else ""
             print(
-                f"| cm3leon, {name} | {pictures} | {found:.1f} "
+                f"| cm3leon, {name} | {pictures} | {speed / 1e9:.1f} | {found:.1f} "
                 f"| {found / limit:.0%} | {against} |",
                 flush=True,
             )
