@@ -27,8 +27,8 @@ from cm3leon.decoding.constraints import Constraint, Kind
 from cm3leon.decoding.lanes import Lane
 from cm3leon.decoding.options import GenerationOptions
 from cm3leon.errors import RequestError
-from cm3leon.tokens.codec import Codec, check_holes, positions
-from cm3leon.tokens.document import Document, Hole, Image, Segment, Text
+from cm3leon.tokens.codec import Codec, check_holes, positions, without_words
+from cm3leon.tokens.document import Document, Hole, Image, Text
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class PromptWriter:
         if holes[0].wants == "text":
             return self._prompt(Constraint.filling(self.codec), lane, None, options)
         unconditional = None
-        masked = _without_words(document)
+        masked = without_words(document)
         if options.is_guided and masked != document:
             if len(masked.holes) > len(vocabulary.masks):
                 raise RequestError(
@@ -281,18 +281,6 @@ def _refuse_image_guidance(options: GenerationOptions) -> None:
             f"image_guidance_scale is {options.image_guidance_scale}, and it is for "
             "editing: a picture that follows a picture and words; leave it out"
         )
-
-
-def _without_words(document: Document) -> Document:
-    """The document with a hole for each run of its texts."""
-    masked: list[Segment] = []
-    for segment in document.segments:
-        worded = isinstance(segment, Text) or segment == Hole("text")
-        if not worded:
-            masked.append(segment)
-        elif not masked or masked[-1] != Hole("text"):
-            masked.append(Hole("text"))
-    return Document(*masked)
 
 
 def _without_empty_text(document: Document) -> Document:

@@ -57,6 +57,18 @@ def positions(vocabulary: Vocabulary, ids: Sequence[int], slot: int) -> list[int
     return places
 
 
+def without_words(document: Document) -> Document:
+    """The document with a hole for each run of its texts."""
+    masked: list[Segment] = []
+    for segment in document.segments:
+        worded = isinstance(segment, Text) or segment == Hole("text")
+        if not worded:
+            masked.append(segment)
+        elif not masked or masked[-1] != Hole("text"):
+            masked.append(Hole("text"))
+    return Document(*masked)
+
+
 def check_holes(vocabulary: Vocabulary, holes: int) -> None:
     """Whether a model can have been trained with any holes.
 
@@ -110,13 +122,7 @@ class Codec:
         if self.vocabulary.order == "chameleon":
             pictures = [x for x in document.segments if isinstance(x, Image)]
             return self.extend_prompt(Document(*pictures), neighbours)
-        masked: list[Segment] = []
-        for segment in document.segments:
-            if not isinstance(segment, Text):
-                masked.append(segment)
-            elif not masked or not isinstance(masked[-1], Hole):
-                masked.append(Hole())
-        prefix = self._prefix(neighbours, Document(*masked))
+        prefix = self._prefix(neighbours, without_words(document))
         return [*prefix, self.vocabulary.break_]
 
     def fill_prompt(
