@@ -7,7 +7,7 @@ of chance, so what it becomes does not depend on what else is asked.
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Protocol, overload, runtime_checkable
+from typing import Any, Protocol, get_args, overload, runtime_checkable
 
 import torch
 from PIL import Image as Pixels
@@ -299,9 +299,12 @@ class Engine:
             prompts = [self._writer.fill(documents[i], options) for i in waiting]
             streams = [chances[i] for i in waiting]
             rows = self._draw(prompts, options, streams, on_progress)
-            for i, prompt, row in zip(waiting, prompts, rows, strict=True):
-                (answer,) = self._segments(prompt.constraint.kind, [row])
-                documents[i] = _filled(documents[i], answer)
+            for kind in get_args(Kind):  # pictures are decoded together
+                some = [n for n, p in enumerate(prompts) if p.constraint.kind == kind]
+                answers = self._segments(kind, [rows[n] for n in some])
+                for n, answer in zip(some, answers, strict=True):
+                    i = waiting[n]
+                    documents[i] = _filled(documents[i], answer)
             waiting = [i for i in waiting if documents[i].holes]
         return documents[0] if isinstance(document, Document) else documents
 
