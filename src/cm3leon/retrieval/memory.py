@@ -308,8 +308,7 @@ def _without(folder: Path, wanted: set[str], on_progress: Progress | None) -> Ma
         kept = [number for number in numbers if names[number] not in wanted]
         start += shard.count
         if len(kept) < shard.count and kept:
-            rows = table.take(kept)
-            documents = [_document(rows, place) for place in range(len(kept))]
+            documents = _documents(table.take(kept))
             taken = vectors.take(np.asarray(kept, dtype=np.int64))
             number = _next(manifest) + len(shards)  # above all that is there
             shard = _write_shard(folder, number, documents, taken)
@@ -444,8 +443,12 @@ def _opened(folder: Path, manifest: Manifest, *, verify: bool) -> _Opened:
 
 
 def _document(table: pa.Table, number: int) -> BankDocument:
-    row = table.slice(number, 1).to_pylist()[0]
-    return BankDocument(**row | {"codes": tuple(row["codes"])})
+    return _documents(table.slice(number, 1))[0]
+
+
+def _documents(table: pa.Table) -> list[BankDocument]:
+    rows = table.to_pylist()
+    return [BankDocument(**row | {"codes": tuple(row["codes"])}) for row in rows]
 
 
 def _read(path: Path, read: Callable[[Path], Any]) -> Any:
