@@ -74,7 +74,12 @@ def infill(
 
 def _cells(box: str | None, mask: Path | None, grid: int) -> list[int]:
     """The cells of the box or the mask, if they are some of the picture's, not all."""
-    from cm3leon.decoding.regions import box_of, cells_of_box, cells_of_mask
+    from cm3leon.decoding.regions import (
+        box_of,
+        cells_of_box,
+        cells_of_mask,
+        check_hidden,
+    )
     from cm3leon.errors import RequestError
 
     if box is not None:
@@ -85,9 +90,5 @@ def _cells(box: str | None, mask: Path | None, grid: int) -> list[int]:
             cells, told = cells_of_mask(mask, grid), f"mask {mask}"
         except RequestError as error:
             raise RequestError(f"mask {error}") from error
-    if not 0 < len(cells) < grid**2:
-        raise RequestError(
-            f"{told} hides {'everything' if cells else 'nothing'}; hide 1 to "
-            f"{grid**2 - 1} of the picture's {grid**2} cells"
-        )
+    check_hidden(cells, grid**2, told)
     return cells

@@ -26,6 +26,7 @@ from itertools import repeat
 from cm3leon.decoding.constraints import Constraint, Kind
 from cm3leon.decoding.lanes import Lane
 from cm3leon.decoding.options import GenerationOptions
+from cm3leon.decoding.regions import check_hidden
 from cm3leon.errors import RequestError
 from cm3leon.tokens.codec import Codec, check_holes, positions, without_words
 from cm3leon.tokens.document import Document, Hole, Image, Text
@@ -184,11 +185,7 @@ class PromptWriter:
         if not isinstance(last, Image) or last.codes is None or document.holes:
             raise RequestError("give a document without holes that ends in a picture")
         cells = sorted(set(hidden))
-        if not cells or len(cells) == count:
-            what = "nothing" if not cells else "everything"
-            raise RequestError(
-                f"the mask hides {what}; hide 1 to {count - 1} of the {count} cells"
-            )
+        check_hidden(cells, count)
         if cells[0] < 0 or cells[-1] >= count:
             raise RequestError(f"cells run from 0 to {count - 1}; got {cells}")
         span = range(cells[0], cells[-1] + 1)

@@ -1,5 +1,6 @@
 """Parts of a picture as cells of its grid of codes."""
 
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 
@@ -66,6 +67,21 @@ def cells_of_mask(path: str | Path, grid: int) -> list[int]:
     rows = np.stack([light[pixels].any(axis=0) for pixels in down])
     cells = np.stack([rows[:, pixels].any(axis=1) for pixels in across], axis=1)
     return [int(cell) for cell in np.flatnonzero(cells)]
+
+
+def check_hidden(cells: Collection[int], count: int, told: str = "the mask") -> None:
+    """Refuse to hide none or all of a picture's cells.
+
+    Args:
+        cells: hidden ones, each once.
+        count: of the picture's cells.
+        told: what names them.
+    """
+    if not cells or len(cells) == count:
+        what = "everything" if cells else "nothing"
+        raise RequestError(
+            f"{told} hides {what}; hide 1 to {count - 1} of the {count} cells"
+        )
 
 
 def _pixels_of_cells(side: int, edge: int, grid: int) -> list[slice]:
