@@ -27,6 +27,7 @@ VERBS = {
     "vary": ("cm3leon.cli.vary:vary", "Draw other pictures like a picture."),
     "cite": ("cm3leon.cli.cite:cite", "Say where a picture came from."),
     "memory": ("cm3leon.cli.memory:app", "Build and search memory banks."),
+    "average": ("cm3leon.cli.average:average", "Average models into one."),
     "export": ("cm3leon.cli.export:export", "Write a model for other programs."),
     "import": ("cm3leon.cli.import_:app", "Read models of other programs."),
     "plan": ("cm3leon.cli.plan:plan", "Say what a training costs, before it runs."),
