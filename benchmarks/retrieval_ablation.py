@@ -1,7 +1,7 @@
 """What 0, 1, 2 and 3 retrieved neighbours do for pictures that were never trained on.
 
 python benchmarks/retrieval_ablation.py --data CORPUS --shards SHARDS
-    --alignment alignment.safetensors [--model FOLDER] [--pictures 256] [--seeds 3]
+    --alignment alignment.safetensors [--model FOLDER] [--pictures 640] [--seeds 3]
     [--neighbours 0,1,2,3] [--sheet sheet.png]
 
 For captions of test_style and of test_concept, none of whose pictures is in the bank:
@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--shards", type=Path, required=True)
     parser.add_argument("--alignment", required=True)
     parser.add_argument("--model", type=Path, default=None)
-    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--pictures", type=int, default=640)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--neighbours", default="0,1,2,3")
     parser.add_argument("--sheet", type=Path, default=None)
