@@ -64,11 +64,11 @@ def average(
         for folder, weight in zip(folders, weights, strict=True):
             yield model_of(folder, settings, widen=False).state_dict(), weight
 
-    tensors = scale_logits(mean(parameters()), logit_scale)
     stored = {name: x.dtype for name, x in weight_files.load(first / WEIGHTS).items()}
-    with new_folder(out) as partial:
+    with new_folder(out) as partial:  # which refuses before anything is computed
+        tensors = scale_logits(mean(parameters()), logit_scale)
         shutil.copytree(first, partial, dirs_exist_ok=True)
-        (partial / WEIGHTS).unlink()  # a copy of what was read-only cannot be written
+        (partial / WEIGHTS).unlink()  # its copy may be read-only
         written = {name: x.to(stored[name]) for name, x in tensors.items()}
         save_file(written, partial / WEIGHTS)
     return out
