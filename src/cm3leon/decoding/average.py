@@ -2,13 +2,12 @@
 
 import math
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
-from torch import Tensor
 
-from cm3leon import weight_files
 from cm3leon.decoding.folder import KINDS, located, model_of, settings_of
 from cm3leon.decoding.interchange import new_folder
 from cm3leon.errors import RequestError
@@ -57,32 +56,31 @@ def average(
             f"{first} is a {settings['model']}, whose norms learn; its logits cannot "
             "be scaled"
         )
-    for other in others:
-        _check_alike(first, other)
-
-    def parameters() -> Iterator[tuple[dict[str, Tensor], float]]:
-        for folder, weight in zip(folders, weights, strict=True):
-            yield model_of(folder, settings, widen=False).state_dict(), weight
-
-    stored = {name: x.dtype for name, x in weight_files.load(first / WEIGHTS).items()}
+    if others:
+        ours = _identity(first)
+        for other in others:
+            if _identity(other) != ours:
+                raise RequestError(
+                    f"{first} and {other} differ in shape, ids or image tokenizer; "
+                    "average models that were trained from one"
+                )
+    # mapped from the disk, so they are not in memory together
+    models = [model_of(x, settings, widen=False).state_dict() for x in folders]
     with new_folder(out) as partial:  # which refuses before anything is computed
-        tensors = scale_logits(mean(parameters()), logit_scale)
-        shutil.copytree(first, partial, dirs_exist_ok=True)
-        (partial / WEIGHTS).unlink()  # its copy may be read-only
-        written = {name: x.to(stored[name]) for name, x in tensors.items()}
+        tensors = scale_logits(mean(zip(models, weights, strict=True)), logit_scale)
+        shutil.copytree(
+            first,
+            partial,
+            ignore=lambda folder, _: [WEIGHTS] if Path(folder) == first else [],
+            dirs_exist_ok=True,
+        )
+        written = {name: x.to(models[0][name].dtype) for name, x in tensors.items()}
         save_file(written, partial / WEIGHTS)
     return out
 
 
-def _check_alike(first: Path, other: Path) -> None:
-    same = settings_of(first) == settings_of(other) and all(
-        (first / name).read_bytes() == (other / name).read_bytes() for name in SAME
-    )
-    pictures, theirs = (
-        ImageTokenizer.load(x / "image_tokenizer") for x in (first, other)
-    )
-    if not same or pictures.fingerprint != theirs.fingerprint:
-        raise RequestError(
-            f"{first} and {other} differ in shape, ids or image tokenizer; average "
-            "models that were trained from one"
-        )
+def _identity(folder: Path) -> tuple[Any, ...]:
+    """What models that can be averaged have in common."""
+    ids = [(folder / name).read_bytes() for name in SAME]
+    pictures = ImageTokenizer.load(folder / "image_tokenizer").fingerprint
+    return settings_of(folder), ids, pictures

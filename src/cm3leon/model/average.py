@@ -36,10 +36,9 @@ def scale_logits(tensors: Mapping[str, Tensor], factor: float) -> dict[str, Tens
     the head, which is the embedding, keeps it (to the norms' epsilon). It is a
     temperature that needs no setting (Guo et al. 2017, "On calibration").
     """
-    scaled = {
-        name for name in tensors if name.startswith(TABLES) or name.endswith(OUTPUTS)
-    }
     return {
-        name: tensor * factor if name in scaled else tensor
+        name: tensor * factor
+        if name.startswith(TABLES) or name.endswith(OUTPUTS)
+        else tensor
         for name, tensor in tensors.items()
     }
